@@ -1,0 +1,2 @@
+//! Wire contract.
+#![no_std]
