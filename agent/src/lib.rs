@@ -1,1 +1,2 @@
 //! Purser.
+pub mod container;
