@@ -11,12 +11,16 @@ use crate::event::{Body, Connect, EventType, Open};
 const NS: u64 = 1_000_000_000;
 
 /// The code that rules know an event by.
-pub(super) fn code(event: EventType) -> EventCode {
+pub(crate) fn code(event: EventType) -> EventCode {
     static CODES: OnceLock<Vec<EventCode>> = OnceLock::new();
     let codes = CODES.get_or_init(|| {
-        EventType::ALL.iter().map(|e| EventCode::by_name(e.name()).unwrap_or(EventCode::GENERIC)).collect()
+        let mut codes = vec![EventCode::GENERIC; 64];
+        for event in EventType::ALL {
+            codes[usize::from(event.code())] = EventCode::by_name(event.name()).unwrap_or(EventCode::GENERIC);
+        }
+        codes
     });
-    codes[event.index()]
+    codes[usize::from(event.code())]
 }
 
 impl Sight<'_> {

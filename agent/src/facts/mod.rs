@@ -15,6 +15,7 @@ use std::sync::Arc;
 use bumpalo::Bump;
 use purser_rules::{EventCode, Fact, Facts, FieldId, FieldRef, Reason, Value};
 
+pub(crate) use evt::code;
 pub use names::Names;
 
 use crate::container::Container;

@@ -32,6 +32,11 @@ impl Names {
         std::iter::once(&self.first).chain(self.more.iter().flatten())
     }
 
+    /// The name at a place of [`iter`](Self::iter).
+    pub fn get(&self, place: usize) -> &[u8] {
+        self.iter().nth(place).map_or(&[], |name| name)
+    }
+
     fn add(&mut self, name: Bytes) {
         if name.is_empty() || self.iter().any(|known| *known == name) {
             return;

@@ -4,7 +4,7 @@
 mod procfs;
 mod table;
 
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 
@@ -74,7 +74,7 @@ pub struct Process {
     /// Command name of the leader, NUL padded.
     pub comm: [u8; 16],
     /// What it runs; shared with the processes that forked from it since.
-    pub program: std::sync::Arc<Program>,
+    pub program: Arc<Program>,
 }
 
 impl Process {
@@ -105,8 +105,8 @@ pub struct Program {
     pub exec_boot_ns: u64,
     /// The manifest verdict, once known.
     pub judgement: OnceLock<Judgement>,
-    /// The verdict was asked for.
-    pub judgement_requested: std::sync::atomic::AtomicBool,
+    /// The number under which the verdict was asked for.
+    pub ticket: OnceLock<u64>,
     /// The command line as Falco prints it, made at first use.
     command_line: OnceLock<Bytes>,
 }
