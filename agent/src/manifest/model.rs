@@ -1,7 +1,7 @@
 //! A manifest in memory: thousands of files for each image on the node, so rows are of fixed size, paths
 //! share one buffer, and both lookups (by path, by digest) are binary searches. Immutable once made.
 
-use std::{collections::HashMap, fmt, iter, mem};
+use std::{collections::HashMap, fmt, iter};
 
 use serde::{Deserialize, Serialize};
 
@@ -203,7 +203,7 @@ struct Row {
     mode_kind: u16,
 }
 
-const _: () = assert!(mem::size_of::<Row>() == 64);
+const _: () = assert!(size_of::<Row>() == 64);
 
 struct Link {
     path: Text,
@@ -299,12 +299,12 @@ impl Manifest {
 
     /// Bytes of memory it holds, near enough.
     pub fn memory(&self) -> usize {
-        mem::size_of::<Self>()
+        size_of::<Self>()
             + self.text.len()
-            + mem::size_of_val(&*self.rows)
-            + mem::size_of_val(&*self.by_digest)
-            + mem::size_of_val(&*self.links)
-            + mem::size_of_val(&*self.capabilities)
+            + size_of_val(&*self.rows)
+            + size_of_val(&*self.by_digest)
+            + size_of_val(&*self.links)
+            + size_of_val(&*self.capabilities)
     }
 
     /// The file listed at an absolute path of the image.
