@@ -1,1 +1,5 @@
 //! Purser.
+
+pub mod container;
+pub mod event;
+pub mod manifest;
