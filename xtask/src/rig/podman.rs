@@ -27,7 +27,7 @@ impl Podman {
         // Without systemd there are neither its cgroups nor its journal; ulimits that this root may not raise are not asked for.
         let engine = format!(
             "[engine]\ncgroup_manager = \"cgroupfs\"\nevents_logger = \"file\"\nruntime = \"runc\"\ntmp_dir = \"{0}/tmp\"\n\
-             [containers]\ndefault_ulimits = [\"nofile=1024:1024\"]\nlog_driver = \"k8s-file\"\n",
+             [containers]\ndefault_ulimits = [\"nofile=1024:1024\", \"nproc=1024:1024\"]\nlog_driver = \"k8s-file\"\n",
             path.display()
         );
         fs::write(path.join("containers.conf"), engine).context("cannot write podman's configuration")?;
