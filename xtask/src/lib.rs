@@ -1,0 +1,4 @@
+//! Purser's development tasks as a library: the test rig that the demo, the benchmarks and the agent's root tests share.
+//! It knows the agent only by its command line.
+
+pub mod rig;
