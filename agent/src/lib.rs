@@ -1,1 +1,4 @@
 //! Purser.
+
+pub mod alert;
+pub mod config;
