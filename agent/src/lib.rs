@@ -2,3 +2,6 @@
 
 pub mod alert;
 pub mod config;
+pub mod http;
+pub mod metrics;
+pub mod sink;
