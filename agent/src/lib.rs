@@ -1,5 +1,15 @@
-//! Purser.
+//! Purser: a Kubernetes runtime detection agent. `pipeline.rs` is the main path; `ARCHITECTURE.md` tells the rest.
 
+pub mod alert;
+pub mod config;
 pub mod container;
 pub mod event;
+pub mod facts;
+pub mod http;
 pub mod manifest;
+pub mod metrics;
+pub mod outside;
+pub mod pipeline;
+pub mod process;
+pub mod sink;
+mod waiting;
