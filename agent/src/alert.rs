@@ -178,6 +178,12 @@ impl Serialize for Fields<'_> {
     }
 }
 
+impl From<purser_rules::Priority> for Priority {
+    fn from(priority: purser_rules::Priority) -> Self {
+        Self::ALL[priority as usize]
+    }
+}
+
 impl Priority {
     /// All, the most severe first.
     pub const ALL: [Self; 8] = [

@@ -3,6 +3,7 @@
 pub mod alert;
 pub mod config;
 pub mod container;
+pub mod decode;
 pub mod event;
 pub mod facts;
 pub mod http;
@@ -12,4 +13,5 @@ pub mod outside;
 pub mod pipeline;
 pub mod process;
 pub mod sink;
+mod tally;
 mod waiting;

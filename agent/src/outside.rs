@@ -65,3 +65,53 @@ pub trait Outside {
     /// Realtime minus boot time, ns.
     fn epoch_offset_ns(&self) -> i64;
 }
+
+#[cfg(test)]
+pub(crate) mod fake {
+    //! A world that a test makes up.
+
+    use super::*;
+
+    /// Answers what it was told.
+    #[derive(Debug, Default)]
+    pub(crate) struct Fake {
+        /// By pid.
+        pub(crate) known: Vec<Process>,
+        /// By cgroup id.
+        pub(crate) containers: Vec<Arc<Container>>,
+        /// Given at the next call of `answers`.
+        pub(crate) answers: Answers,
+        /// Given at once by `judge`.
+        pub(crate) judgement: Option<Judgement>,
+        /// What was asked for.
+        pub(crate) asked: Vec<(u64, Exhibit)>,
+    }
+
+    impl Outside for Fake {
+        fn processes(&self) -> Vec<u32> {
+            self.known.iter().map(|p| p.key.tgid).collect()
+        }
+        fn process(&self, tgid: u32) -> Option<Process> {
+            self.known.iter().find(|p| p.key.tgid == tgid).cloned()
+        }
+        fn identity(&mut self, cgroup_id: u64, _tgid: u32) -> Identity {
+            let found = self.containers.iter().find(|c| c.cgroup_id == cgroup_id);
+            found.map_or(Identity::Host, |c| Identity::Container(Arc::clone(c)))
+        }
+        fn cgroup_made(&mut self, _id: u64, _path: &[u8]) {}
+        fn cgroup_removed(&mut self, _id: u64) {}
+        fn judge(&mut self, ticket: u64, _container: &Arc<Container>, exhibit: Exhibit) -> Option<Judgement> {
+            self.asked.push((ticket, exhibit));
+            self.judgement.clone()
+        }
+        fn answers(&mut self) -> Answers {
+            std::mem::take(&mut self.answers)
+        }
+        fn user_name(&self, _container: Option<&Container>, _uid: u32) -> Option<Bytes> {
+            None
+        }
+        fn epoch_offset_ns(&self) -> i64 {
+            1_700_000_000_000_000_000
+        }
+    }
+}

@@ -16,9 +16,9 @@ use crate::decode::decode;
 use crate::event::{Body, Cgroup, Event};
 use crate::facts::{Lineage, Names, Sight};
 use crate::manifest::Judgement;
-use crate::metrics::{Loss, Metrics};
 use crate::outside::{Exhibit, Identity, Outside};
-use crate::process::{Process, ProcessTable};
+use crate::process::{Process, ProcessCounters, ProcessTable};
+use crate::tally::Tally;
 use crate::waiting::{Held, Parked, Waiting};
 
 /// What the pipeline is told once.
@@ -61,7 +61,7 @@ pub struct Pipeline<O> {
     processes: ProcessTable,
     rules: Arc<RuleSet>,
     waiting: Waiting,
-    metrics: Arc<Metrics>,
+    tally: Tally,
     deliver: Box<dyn FnMut(Alert) + Send>,
     started_boot_ns: u64,
     previous_boot_ns: u64,
@@ -76,7 +76,7 @@ impl<O: Outside> Pipeline<O> {
         config: PipelineConfig,
         outside: O,
         rules: Arc<RuleSet>,
-        metrics: Arc<Metrics>,
+        tally: Tally,
         started_boot_ns: u64,
         deliver: Box<dyn FnMut(Alert) + Send>,
     ) -> Self {
@@ -87,7 +87,7 @@ impl<O: Outside> Pipeline<O> {
             processes: ProcessTable::default(),
             rules,
             waiting,
-            metrics,
+            tally,
             deliver,
             started_boot_ns,
             previous_boot_ns: 0,
@@ -106,13 +106,13 @@ impl<O: Outside> Pipeline<O> {
     pub fn record(&mut self, record: &[u8]) {
         match decode(record) {
             Ok(event) => self.event(event),
-            Err(error) => self.metrics.lost(Loss::Decode(error.reason())),
+            Err(error) => self.tally.undecodable(error.reason()),
         }
     }
 
     /// One event, through all stages.
     pub fn event(&mut self, event: Event) {
-        self.metrics.event(event.header.event);
+        self.tally.event(event.header.event);
         if let Body::Cgroup(cgroup) = &event.body {
             return self.cgroup(cgroup);
         }
@@ -136,7 +136,7 @@ impl<O: Outside> Pipeline<O> {
             let lineage = self.lineage_of(&seen);
             if let Some(Held { seen, .. }) = self.waiting.hold(Held { seen, lineage }, Instant::now()) {
                 // No room: it goes on with what is known of its container, which says so.
-                self.metrics.lost(Loss::IdentityOverflow);
+                self.tally.identity_overflow.increment();
                 self.evaluate(seen, None);
             }
             return;
@@ -157,7 +157,7 @@ impl<O: Outside> Pipeline<O> {
             self.judged(ticket, judgement);
         }
         for held in self.waiting.overdue(now) {
-            self.metrics.lost(Loss::IdentityTimeout);
+            self.tally.identity_timeout.increment();
             self.evaluate(held.seen, Some(held.lineage));
         }
         self.waiting.next_deadline()
@@ -171,18 +171,20 @@ impl<O: Outside> Pipeline<O> {
     /// Ends what still waits: held events are evaluated as they are, parked rules are counted as lost.
     pub fn finish(&mut self) {
         for held in self.waiting.all_held() {
-            self.metrics.lost(Loss::IdentityTimeout);
+            self.tally.identity_timeout.increment();
             self.evaluate(held.seen, Some(held.lineage));
         }
-        for _ in 0..self.waiting.abandon() {
-            self.metrics.lost(Loss::VerdictShutdown);
-        }
+        self.tally.verdict_shutdown.add(self.waiting.abandon() as u64);
     }
 
-    /// Puts numbers that only the stages know into the metrics.
-    pub fn observe(&self) {
-        self.metrics.set_processes(self.processes.len(), self.processes.counters());
-        self.metrics.set_waiting(self.waiting.held(), self.waiting.parked());
+    /// Numbers of what is kept: processes, held events, parked events.
+    pub fn lengths(&self) -> [usize; 3] {
+        [self.processes.len(), self.waiting.held(), self.waiting.parked()]
+    }
+
+    /// What the process table had to do.
+    pub fn process_counters(&self) -> ProcessCounters {
+        self.processes.counters()
     }
 
     fn cgroup(&mut self, cgroup: &Cgroup) {
@@ -203,7 +205,7 @@ impl<O: Outside> Pipeline<O> {
         let program = &seen.process.program;
         let Some(container) = &seen.container else {
             if matches!(seen.event.body, Body::Exec(_)) {
-                self.metrics.verdict(crate::manifest::Verdict::Host);
+                self.tally.verdict(crate::manifest::Verdict::Host);
             }
             return;
         };
@@ -235,7 +237,7 @@ impl<O: Outside> Pipeline<O> {
 
     fn judged(&mut self, ticket: u64, judgement: Judgement) {
         let Some((program, parked)) = self.waiting.judged(ticket) else { return };
-        self.metrics.verdict(judgement.verdict);
+        self.tally.verdict(judgement.verdict);
         // Each program is asked for once, so the cell is empty.
         let _first = program.judgement.set(judgement);
         for parked in parked {
@@ -306,7 +308,7 @@ impl<O: Outside> Pipeline<O> {
             return self.resume(parked);
         }
         if !self.waiting.park(parked) {
-            self.metrics.lost(Loss::VerdictOverflow);
+            self.tally.verdict_overflow.increment();
         }
     }
 
@@ -330,7 +332,7 @@ impl<O: Outside> Pipeline<O> {
                     reported = Some(rule);
                 }
                 Outcome::False => {}
-                Outcome::Pending => self.metrics.lost(Loss::VerdictUnknown),
+                Outcome::Pending => self.tally.verdict_unknown.increment(),
             }
         }
         if let (None, Some((rule, place))) = (reported, fallback) {
@@ -343,7 +345,7 @@ impl<O: Outside> Pipeline<O> {
     }
 
     fn report(&mut self, rule: RuleIndex, alert: Alert) {
-        self.metrics.rule_matched(rule, &alert.rule, alert.priority);
+        self.tally.matched(rule);
         (self.deliver)(alert);
     }
 

@@ -55,7 +55,10 @@ impl Sight<'_> {
             FieldId::EVT_SOURCE => Fact::text(b"syscall"),
             FieldId::EVT_IS_ASYNC | FieldId::EVT_IS_IO | FieldId::EVT_IS_IO_READ | FieldId::EVT_IS_IO_WRITE
             | FieldId::EVT_IS_WAIT | FieldId::EVT_IS_SYSLOG => boolean(false),
-            FieldId::EVT_HOSTNAME => Fact::text(crate::alert::hostname().as_bytes()),
+            FieldId::EVT_HOSTNAME => {
+                static HOSTNAME: OnceLock<String> = OnceLock::new();
+                Fact::text(HOSTNAME.get_or_init(crate::alert::hostname).as_bytes())
+            }
             FieldId::EVT_DIR => Fact::text(b"<"),
             FieldId::EVT_LATENCY | FieldId::EVT_LATENCY_S | FieldId::EVT_LATENCY_NS => unsigned(0),
             FieldId::EVT_COUNT | FieldId::EVT_COUNT_EXIT => unsigned(1),

@@ -13,12 +13,12 @@ impl Sight<'_> {
             FieldId::MANIFEST_VERDICT => match self.container {
                 // A process outside containers has no image to be compared with.
                 None => Fact::text(b"host"),
-                Some(_) => self.judged(|judgement| Fact::text(judgement.verdict.name().as_bytes())),
+                Some(_) => self.judged(|judgement| Fact::text(judgement.verdict.as_str().as_bytes())),
             },
-            FieldId::MANIFEST_REASON => self.judged(|judgement| Fact::text(judgement.reason.name().as_bytes())),
-            FieldId::MANIFEST_STATUS => self.judged(|judgement| Fact::text(judgement.status.name().as_bytes())),
+            FieldId::MANIFEST_REASON => self.judged(|judgement| Fact::text(judgement.reason.as_str().as_bytes())),
+            FieldId::MANIFEST_STATUS => self.judged(|judgement| Fact::text(judgement.status.as_str().as_bytes())),
             FieldId::MANIFEST_SOURCE => self.judged(|judgement| {
-                judgement.source().map_or(UNKNOWN, |source| Fact::text(source.name().as_bytes()))
+                judgement.source().map_or(UNKNOWN, |source| Fact::text(source.as_str().as_bytes()))
             }),
             FieldId::MANIFEST_DIGEST => self.judged(|judgement| match &judgement.manifest {
                 Some(manifest) => match manifest.header().manifest_digest {
@@ -28,7 +28,7 @@ impl Sight<'_> {
                 None => UNKNOWN,
             }),
             FieldId::MANIFEST_COVERAGE => self.judged(|judgement| match &judgement.manifest {
-                Some(manifest) => Fact::text(manifest.header().coverage.name().as_bytes()),
+                Some(manifest) => Fact::text(manifest.header().coverage.as_str().as_bytes()),
                 None => UNKNOWN,
             }),
             FieldId::PROC_EXE_SHA256 => self.judged(|judgement| match judgement.sha256 {

@@ -3,6 +3,7 @@
 
 mod procfs;
 mod table;
+mod users;
 
 use std::sync::{Arc, OnceLock};
 
@@ -10,6 +11,7 @@ use bytes::Bytes;
 
 pub use procfs::Procfs;
 pub use table::{ProcessCounters, ProcessTable};
+pub use users::Users;
 
 use crate::event::{Exec, FileIdentity, Task};
 use crate::manifest::Judgement;

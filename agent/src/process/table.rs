@@ -210,3 +210,125 @@ fn from_task(task: &Task) -> Process {
         program: Arc::default(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::{Capabilities, Exec, Exit, FileIdentity, Fork, Header};
+    use crate::outside::fake::Fake;
+    use agent_common::EventType;
+
+    const TICK: u64 = 10_000_000;
+
+    fn task(tgid: u32, start_ticks: u64, parent: (u32, u64), comm: &str) -> Task {
+        let mut name = [0; 16];
+        name[..comm.len()].copy_from_slice(comm.as_bytes());
+        Task {
+            tgid,
+            tid: tgid,
+            start_boottime_ns: start_ticks * TICK + 7,
+            parent_tgid: parent.0,
+            parent_start_boottime_ns: parent.1 * TICK + 3,
+            sid: 1,
+            pgid: tgid,
+            vtgid: tgid,
+            vtid: tgid,
+            vpgid: tgid,
+            tty: 0,
+            loginuid: u32::MAX,
+            uid: 0,
+            euid: 0,
+            gid: 0,
+            egid: 0,
+            capabilities: Capabilities::default(),
+            cgroup_id: 5,
+            mnt_ns: 9,
+            pid_ns: 8,
+            comm: name,
+        }
+    }
+
+    fn event(boot_ns: u64, task: Task, body: Body) -> Event {
+        let event = match &body {
+            Body::Exec(_) => EventType::Execve,
+            Body::Fork(_) => EventType::Clone,
+            _ => EventType::Procexit,
+        };
+        Event { header: Header { event, cpu: 0, sequence: 0, boot_ns, generation: 0 }, task, body }
+    }
+
+    fn exec(path: &'static str) -> Body {
+        Body::Exec(Box::new(Exec {
+            file: FileIdentity::default(),
+            path: path.into(),
+            fs_path: "".into(),
+            filename: path.into(),
+            interp: "".into(),
+            argv: path.into(),
+            argv_truncated: false,
+            envp: "".into(),
+            envp_truncated: false,
+            cwd: "/".into(),
+        }))
+    }
+
+    fn fork(child: u32, start_ticks: u64) -> Body {
+        Body::Fork(Fork {
+            child_tid: child,
+            child_tgid: child,
+            child_vtid: child,
+            child_start_boottime_ns: start_ticks * TICK + 1,
+            child_cgroup_id: 5,
+        })
+    }
+
+    #[test]
+    fn a_child_runs_its_parents_program_until_it_execs() {
+        let (mut table, outside) = (ProcessTable::default(), Fake::default());
+        table.apply(&event(1, task(10, 1, (1, 0), "sh"), exec("/bin/sh")), &outside);
+        table.apply(&event(2, task(10, 1, (1, 0), "sh"), fork(11, 2)), &outside);
+        let child = Arc::clone(table.by_pid(11).unwrap());
+        assert_eq!(child.program.path, "/bin/sh");
+        assert_eq!(table.parent(&child).unwrap().key.tgid, 10);
+        let after = table.apply(&event(3, task(11, 2, (10, 1), "cat"), exec("/bin/cat")), &outside);
+        assert_eq!((after.comm(), &after.program.path[..]), (&b"cat"[..], &b"/bin/cat"[..]));
+        assert_eq!(table.by_pid(10).unwrap().program.path, "/bin/sh");
+        assert_eq!(child.program.path, "/bin/sh", "what was seen before stays");
+    }
+
+    #[test]
+    fn a_reused_pid_is_another_process() {
+        let (mut table, outside) = (ProcessTable::default(), Fake::default());
+        table.apply(&event(1, task(10, 1, (1, 0), "old"), exec("/bin/old")), &outside);
+        let exit = Body::Exit(Exit { status: 0, group_dead: true });
+        table.apply(&event(2, task(10, 1, (1, 0), "old"), exit), &outside);
+        let new = table.apply(&event(3, task(10, 50, (1, 0), "new"), exec("/bin/new")), &outside);
+        assert_eq!(new.program.path, "/bin/new");
+        assert_eq!(table.len(), 2);
+        table.apply(&event(3 + LINGER_NS, task(10, 50, (1, 0), "new"), exec("/bin/new")), &outside);
+        assert_eq!(table.len(), 1, "what ended is forgotten");
+        assert_eq!(table.by_pid(10).unwrap().key, new.key);
+    }
+
+    #[test]
+    fn a_new_parent_counts_and_a_loop_ends() {
+        let (mut table, outside) = (ProcessTable::default(), Fake::default());
+        table.apply(&event(1, task(10, 1, (11, 1), "a"), exec("/a")), &outside);
+        table.apply(&event(1, task(11, 1, (10, 1), "b"), exec("/b")), &outside);
+        let a = Arc::clone(table.by_pid(10).unwrap());
+        assert_eq!(table.ancestors(&a).count(), MAX_ANCESTORS);
+        let moved = table.apply(&event(2, task(10, 1, (1, 0), "a"), exec("/a")), &outside);
+        assert_eq!(table.ancestors(&moved).count(), 0);
+    }
+
+    #[test]
+    fn a_full_table_forgets_the_oldest_and_says_so() {
+        let (mut table, outside) = (ProcessTable::default(), Fake::default());
+        for tgid in 1..=CAPACITY as u32 + 1 {
+            table.apply(&event(1, task(tgid, u64::from(tgid), (0, 0), "x"), exec("/x")), &outside);
+        }
+        assert_eq!(table.len(), CAPACITY);
+        assert_eq!(table.counters().evicted, 1);
+        assert!(table.by_pid(1).is_none());
+    }
+}
