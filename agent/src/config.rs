@@ -14,6 +14,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use purser_rules::{ExtraFieldSpec, LoadOptions, Selection, Selector};
 use serde::{
     Deserialize,
     de::{self, Deserializer, MapAccess, Visitor},
@@ -43,7 +44,7 @@ sections! {
         /// Whether an event raises the alert of the first rule that matches, in rule order, or of all.
         rule_matching: RuleMatching = RuleMatching::First,
         /// Rules below this priority are not loaded.
-        priority: Priority = Priority::Debug,
+        priority: MinimumPriority = MinimumPriority(Priority::Debug),
         /// Alerts as JSON objects, one a line, instead of text.
         json_output: bool = false,
         /// Whether the JSON object has `output`, the text line.
@@ -278,6 +279,10 @@ words! {
     }
 }
 
+/// The least urgent priority that is loaded, in any case; `info` is `informational`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MinimumPriority(pub Priority);
+
 /// A field added to `output_fields`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ExtraField {
@@ -367,6 +372,26 @@ impl Config {
         rule_paths(&self.rules_files)
     }
 
+    /// How the rules are to be loaded.
+    pub fn load_options(&self) -> LoadOptions {
+        let selection = self.rules.iter().flat_map(|step| {
+            let steps = [(true, &step.enable), (false, &step.disable)];
+            steps.into_iter().filter_map(|(enable, selector)| {
+                let by = match selector.as_ref()? {
+                    RuleSelector { rule: Some(name), .. } => Selector::Wildcard(name.clone()),
+                    RuleSelector { tag, .. } => Selector::Tags(tag.iter().cloned().collect()),
+                };
+                Some(Selection { enable, by })
+            })
+        });
+        LoadOptions {
+            append_output: self.append_output.iter().map(AppendOutput::rules).collect(),
+            min_priority: self.priority.0,
+            selection: selection.collect(),
+            ..LoadOptions::default()
+        }
+    }
+
     /// `docs/config.md`.
     pub fn reference() -> String {
         let mut text = format!(
@@ -414,6 +439,32 @@ impl Config {
             }
         }
         Ok(())
+    }
+}
+
+impl AppendOutput {
+    fn rules(&self) -> purser_rules::AppendOutput {
+        let fields = self.extra_fields.iter().map(|field| match &field.format {
+            Some(format) => ExtraFieldSpec::Formatted(field.name.clone(), format.clone()),
+            None => ExtraFieldSpec::Raw(field.name.clone()),
+        });
+        purser_rules::AppendOutput {
+            source: self.r#match.source.clone(),
+            tags: self.r#match.tags.clone(),
+            rule: self.r#match.rule.clone(),
+            extra_output: Some(self.extra_output.clone()).filter(|output| !output.is_empty()),
+            extra_fields: fields.collect(),
+            suggested_output: self.suggested_output,
+        }
+    }
+}
+
+impl From<RuleMatching> for purser_rules::RuleMatching {
+    fn from(matching: RuleMatching) -> Self {
+        match matching {
+            RuleMatching::First => Self::First,
+            RuleMatching::All => Self::All,
+        }
     }
 }
 
@@ -489,17 +540,26 @@ fn reference_section(text: &mut String, title: &str, keys: &[Key]) {
     }
 }
 
-impl Value for Priority {
-    fn kind() -> String {
-        Priority::ALL.map(|priority| format!("`{}`", priority.word().to_ascii_lowercase())).join(" \\| ")
-    }
+impl std::str::FromStr for MinimumPriority {
+    type Err = String;
 
-    fn show(&self) -> String {
-        self.word().to_ascii_lowercase()
+    fn from_str(word: &str) -> Result<Self, String> {
+        let words: Vec<_> = Priority::ALL.iter().map(|priority| priority.name()).collect();
+        Priority::parse(word).map(Self).ok_or_else(|| schema::unknown("priority", word, &words))
     }
 }
 
-impl<'de> Deserialize<'de> for Priority {
+impl Value for MinimumPriority {
+    fn kind() -> String {
+        Priority::ALL.map(|priority| format!("`{}`", priority.name().to_ascii_lowercase())).join(" \\| ")
+    }
+
+    fn show(&self) -> String {
+        self.0.name().to_ascii_lowercase()
+    }
+}
+
+impl<'de> Deserialize<'de> for MinimumPriority {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         schema::parsed(deserializer, "a priority such as `warning`")
     }

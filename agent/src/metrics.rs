@@ -157,7 +157,7 @@ impl Metrics {
 
     /// The counter of one rule's alerts.
     pub fn rule_matches(&self, rule: &str, priority: Priority) -> Counter {
-        self.counter(RULE_MATCHES, &[rule, priority.word()])
+        self.counter(RULE_MATCHES, &[rule, priority.name()])
     }
 
     /// The counter of one verdict.

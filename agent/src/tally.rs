@@ -2,7 +2,6 @@
 
 use purser_rules::{RuleIndex, RuleSet};
 
-use crate::alert::Priority;
 use crate::event::EventType;
 use crate::manifest::Verdict;
 use crate::metrics::{Counter, Metrics};
@@ -37,7 +36,7 @@ impl Tally {
         Self {
             events,
             verdicts: Verdict::ALL.iter().map(|verdict| (*verdict, metrics.verdict(verdict.as_str()))).collect(),
-            rules: rules.rules().iter().map(|rule| metrics.rule_matches(&rule.name, Priority::from(rule.priority))).collect(),
+            rules: rules.rules().iter().map(|rule| metrics.rule_matches(&rule.name, rule.priority)).collect(),
             decode: crate::decode::REASONS.iter().map(|reason| (*reason, metrics.lost("decode", reason))).collect(),
             identity_timeout: metrics.lost("identity", "timeout"),
             identity_overflow: metrics.lost("identity", "overflow"),

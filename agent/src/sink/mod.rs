@@ -100,7 +100,7 @@ impl Sinks {
         let mut sinks: Vec<Box<dyn Sink>> = Vec::new();
         if config.stdout_output.enabled {
             let stdout =
-                Stdout::open(format).map_err(|source| SinkError::Open { path: "/dev/stdout".into(), source })?;
+                Stdout::open(format.clone()).map_err(|source| SinkError::Open { path: "/dev/stdout".into(), source })?;
             sinks.push(Box::new(stdout));
         }
         if config.file_output.enabled {
