@@ -312,14 +312,14 @@ pub fn judge(
 }
 
 /// A verdict that no digest can change, so that none need be computed: `host`, and what runs without a manifest.
+/// The subject's own digest is not looked at.
 pub fn judge_without_digest(state: &ManifestState, subject: &Subject<'_>) -> Option<Judgement> {
     let without_manifest = matches!(state, ManifestState::Missing(_));
     if !subject.in_host_mount_namespace && !without_manifest {
         return None;
     }
-    // Without a manifest nothing is listed: any digest gives the same verdict, so the judgement may rest on a made-up
-    // one as long as it does not show it.
-    let digest = subject.digest.or(Ok(FileDigest { digest: Digest::default(), capabilities: None, settled: false }));
+    // Nothing is listed: a made-up digest leads to the verdict of any other, as long as it is not shown.
+    let digest = Ok(FileDigest { digest: Digest::default(), capabilities: None, settled: false });
     let mut judgement = judge(state, &Subject { digest, ..*subject }, |_| None);
     judgement.sha256 = None;
     Some(judgement)
