@@ -1,6 +1,7 @@
 //! Purser: a Kubernetes runtime detection agent. `pipeline.rs` is the main path; `ARCHITECTURE.md` tells the rest.
 
 pub mod alert;
+pub mod cli;
 pub mod config;
 pub mod container;
 pub mod decode;

@@ -99,8 +99,8 @@ impl Sinks {
         let format = Format::from(config);
         let mut sinks: Vec<Box<dyn Sink>> = Vec::new();
         if config.stdout_output.enabled {
-            let stdout =
-                Stdout::open(format.clone()).map_err(|source| SinkError::Open { path: "/dev/stdout".into(), source })?;
+            let stdout = Stdout::open(format.clone())
+                .map_err(|source| SinkError::Open { path: "/dev/stdout".into(), source })?;
             sinks.push(Box::new(stdout));
         }
         if config.file_output.enabled {
