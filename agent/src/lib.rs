@@ -8,6 +8,7 @@ pub mod decode;
 pub mod event;
 pub mod facts;
 pub mod http;
+pub mod live;
 pub mod manifest;
 pub mod metrics;
 pub mod outside;
