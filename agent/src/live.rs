@@ -1,6 +1,7 @@
 //! The machine as the pipeline's [`Outside`]: procfs, the container runtimes, the verdict service, user databases.
 
 use std::io;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::Receiver;
@@ -10,10 +11,17 @@ use bytes::Bytes;
 
 use crate::container::{Container, Containers, Lookup};
 use crate::manifest::{ExecFile, Judgement, VerdictService};
+use crate::metrics::{Family, Metrics, QUEUE_LENGTH, counter};
 use crate::outside::{Answers, Outside};
 use crate::process::{Process, Procfs, Users};
 use rustix::time::{ClockId, clock_gettime};
 
+/// Cgroups looked up and runtimes asked.
+const CONTAINERS: Family =
+    counter("purser_container_lookups", "Cgroups identified and runtimes asked, by result", &["result"]);
+/// What the verdict service did.
+const MANIFESTS: Family =
+    counter("purser_manifest_operations", "Manifests built or read, files hashed, by result", &["result"]);
 /// How often the distance between the two clocks is measured anew (it moves when the wall clock is set).
 const CLOCK_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -44,6 +52,28 @@ impl Live {
             epoch_offset_ns: epoch_offset_ns(),
             measured: Instant::now(),
         }
+    }
+}
+
+impl Live {
+    /// Becomes readable when a runtime has answered.
+    pub fn wake_fd(&self) -> io::Result<OwnedFd> {
+        self.containers.wake_fd().try_clone_to_owned()
+    }
+
+    /// Brings the counts of runtimes and manifests into the metrics.
+    pub fn publish(&self, metrics: &Metrics) {
+        for (result, count) in self.containers.counters().iter() {
+            metrics.counter(CONTAINERS, &[result]).raise_to(count);
+        }
+        metrics.gauge(QUEUE_LENGTH, &["runtime_questions"], self.containers.pending() as u64);
+        for (result, count) in self.verdicts.counters().counts() {
+            metrics.counter(MANIFESTS, &[result.as_str()]).raise_to(count);
+        }
+        for (reason, count) in self.verdicts.counters().losses() {
+            metrics.lost("manifest", reason.as_str()).raise_to(count);
+        }
+        metrics.gauge(QUEUE_LENGTH, &["verdicts"], self.verdicts.pending() as u64);
     }
 }
 

@@ -17,7 +17,7 @@ use crate::event::{Body, Cgroup, Event};
 use crate::facts::{Lineage, Names, Sight};
 use crate::manifest::{ExecFile, Judgement};
 use crate::outside::Outside;
-use crate::process::{Process, ProcessCounters, ProcessTable};
+use crate::process::{Process, ProcessTable};
 use crate::tally::Tally;
 use crate::waiting::{Held, Parked, Waiting};
 
@@ -177,14 +177,15 @@ impl<O: Outside> Pipeline<O> {
         self.tally.verdict_shutdown.add(self.waiting.abandon() as u64);
     }
 
-    /// Numbers of what is kept: processes, held events, parked events.
-    pub fn lengths(&self) -> [usize; 3] {
-        [self.processes.len(), self.waiting.held(), self.waiting.parked()]
+    /// Brings the numbers of what is kept into the metrics.
+    pub fn publish(&self) {
+        let lengths = [self.processes.len(), self.waiting.held(), self.waiting.parked()];
+        self.tally.publish(self.processes.counters(), lengths.map(|length| length as u64));
     }
 
-    /// What the process table had to do.
-    pub fn process_counters(&self) -> ProcessCounters {
-        self.processes.counters()
+    /// What the pipeline reads from outside.
+    pub fn outside(&self) -> &O {
+        &self.outside
     }
 
     fn cgroup(&mut self, cgroup: &Cgroup, maker: u32) {
