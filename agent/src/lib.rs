@@ -1,1 +1,4 @@
 //! Purser.
+
+pub mod event;
+pub mod sensor;
