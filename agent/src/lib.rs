@@ -14,6 +14,8 @@ pub mod metrics;
 pub mod outside;
 pub mod pipeline;
 pub mod process;
+pub mod run;
+pub mod sensor;
 pub mod sink;
 mod tally;
 mod waiting;
