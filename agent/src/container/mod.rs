@@ -184,6 +184,25 @@ pub struct Container {
     pub labels: Vec<(String, String)>,
 }
 
+impl Container {
+    /// Falco's `container.id`: the first 12 characters of the full id.
+    pub fn short_id(&self) -> &str {
+        short_id(&self.id)
+    }
+}
+
+impl Image {
+    /// Registry and path of the reference.
+    pub fn repository(&self) -> &str {
+        Reference::split(&self.reference).repository
+    }
+
+    /// Tag of the reference, where it has one.
+    pub fn tag(&self) -> Option<&str> {
+        Some(Reference::split(&self.reference).tag).filter(|tag| !tag.is_empty())
+    }
+}
+
 /// A container runtime.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Runtime {
