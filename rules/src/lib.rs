@@ -1,1 +1,31 @@
-//! Rules.
+//! Falco's rule language: read rule files, check and compile them, evaluate events, print alerts.
+//!
+//! The crate knows nothing of eBPF, containers or files: an event is whatever implements [`Facts`]. It can be tested,
+//! fuzzed and measured without privileges.
+
+pub mod alert;
+pub mod catalogue;
+pub mod diagnostic;
+pub mod event;
+mod facts;
+pub mod format;
+mod matches;
+mod needs;
+mod options;
+pub mod parse;
+mod program;
+mod rule;
+mod ruleset;
+mod types;
+
+pub use alert::{Alert, AlertOptions};
+pub use catalogue::{Catalogue, Field, FieldId};
+pub use diagnostic::{Code, Diagnostic};
+pub use event::{EventCode, EventSet};
+pub use facts::{Arg, Fact, Facts, FieldRef, Reason, Value};
+pub use matches::{Decision, Matches, Outcome, RuleMatching};
+pub use needs::{Needs, Opens};
+pub use options::{AppendOutput, ExtraFieldSpec, LoadOptions, Selection, Selector, Source, Version};
+pub use rule::{Priority, Rule, RuleIndex};
+pub use ruleset::{LoadError, RuleSet};
+pub use types::{Class, PrintFormat, Type};

@@ -1,0 +1,186 @@
+//! An alert on its way to the sinks, and its line there: Falco's text or Falco's JSON object. It is never fed back into
+//! the pipeline, and it knows nothing of where it goes.
+
+use std::mem::MaybeUninit;
+
+use purser_rules::{AlertOptions, format::Clock};
+use uuid::Uuid;
+
+use crate::config::Config;
+
+pub use purser_rules::Priority;
+
+/// What a rule raised. Sinks share it (`Arc<Alert>`).
+#[derive(Debug, Clone, PartialEq)]
+pub struct Alert {
+    /// UUID version 7: the alert's name for ever, also when it is sent twice.
+    pub id: Uuid,
+    /// Running number since the agent's start, from 1; a gap is a loss.
+    pub sequence: u64,
+    /// What the rule said.
+    pub raised: purser_rules::Alert,
+}
+
+/// Gives each alert its id and number.
+#[derive(Debug, Default)]
+pub struct Numbering {
+    last: u64,
+}
+
+impl Numbering {
+    /// The next alert.
+    pub fn number(&mut self, raised: purser_rules::Alert) -> Alert {
+        self.last += 1;
+        Alert { id: Uuid::now_v7(), sequence: self.last, raised }
+    }
+}
+
+/// How alerts are written.
+#[derive(Debug, Clone)]
+pub struct Format {
+    /// `json_output`
+    pub json: bool,
+    /// Falco's other switches.
+    pub options: AlertOptions,
+}
+
+impl From<&Config> for Format {
+    fn from(config: &Config) -> Self {
+        Self { json: config.json_output, options: options(config) }
+    }
+}
+
+impl Format {
+    /// Appends the alert as one line, with its newline.
+    pub fn write(&self, alert: &Alert, out: &mut Vec<u8>) {
+        let start = out.len();
+        let written = if self.json {
+            serde_json::to_writer(&mut *out, &alert.raised.to_json(&self.options))
+        } else {
+            // Escaped as JSON, so that no container can break the line or drive the terminal, but without the quotes.
+            serde_json::to_writer(&mut *out, &alert.raised.output).map(|()| {
+                out.pop();
+                out.remove(start);
+            })
+        };
+        // Strings, numbers and a Vec: neither the data nor the writer can fail.
+        debug_assert!(written.is_ok());
+        out.push(b'\n');
+    }
+}
+
+/// How the rules crate is to word alerts, with this machine's name and time zone.
+pub fn options(config: &Config) -> AlertOptions {
+    AlertOptions {
+        hostname: hostname(),
+        time_format_iso_8601: config.time_format_iso_8601,
+        clock: clock(),
+        json_include_output_property: config.json_include_output_property,
+        json_include_tags_property: config.json_include_tags_property,
+        json_include_message_property: config.json_include_message_property,
+        json_include_output_fields_property: config.json_include_output_fields_property,
+    }
+}
+
+/// The machine's name: `FALCO_HOSTNAME` (a pod is told its node so), else the kernel's.
+pub fn hostname() -> String {
+    std::env::var("FALCO_HOSTNAME").ok().filter(|name| !name.is_empty()).unwrap_or_else(|| {
+        let uname = rustix::system::uname();
+        uname.nodename().to_string_lossy().into_owned()
+    })
+}
+
+/// The machine's distance from UTC now; summer time moves it, so a long-running caller asks again.
+pub fn clock() -> Clock {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Realtime).tv_sec;
+    let mut parts = MaybeUninit::<libc::tm>::zeroed();
+    // SAFETY: both pointers are to live, writable values of their types. Nothing in the agent changes the environment,
+    // which is what `localtime_r` reads the zone from.
+    let known = !unsafe { libc::localtime_r(&raw const now, parts.as_mut_ptr()) }.is_null();
+    // SAFETY: integers and a nullable pointer: the zeroed value is valid, whether or not the call wrote it.
+    let seconds = unsafe { parts.assume_init() }.tm_gmtoff;
+    let offset = i32::try_from(seconds).ok().filter(|_| known);
+    offset
+        .and_then(|seconds| time::UtcOffset::from_whole_seconds(seconds).ok())
+        .map_or_else(Clock::default, |offset| Clock { offset })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn alert(output: &str) -> Alert {
+        let json = serde_json::json!({"evt.time": 1_700_000_000_123_456_789_u64, "proc.name": "cat", "fd.name": null});
+        Numbering::default().number(purser_rules::Alert {
+            rule: "Read \"it\"".to_owned(),
+            priority: Priority::Informational,
+            source: "syscall".to_owned(),
+            tags: vec!["a".to_owned(), "b".to_owned()],
+            time_ns: 1_700_000_000_123_456_789,
+            output: output.to_owned(),
+            message: "m".to_owned(),
+            output_fields: json.as_object().cloned().unwrap_or_default(),
+        })
+    }
+
+    fn line(format: &Format, alert: &Alert) -> String {
+        let mut out = b"before\n".to_vec();
+        format.write(alert, &mut out);
+        String::from_utf8(out).expect("UTF-8").strip_prefix("before\n").expect("appended").to_owned()
+    }
+
+    fn format(json: bool) -> Format {
+        Format { json, options: AlertOptions { hostname: "node".to_owned(), ..AlertOptions::default() } }
+    }
+
+    #[test]
+    fn text_is_one_escaped_line() {
+        let hostile = "22:13:20.123456789: Informational a\nb\r\u{1b}[31m\"q\"\\ \u{fffd}é";
+        assert_eq!(
+            line(&format(false), &alert(hostile)),
+            "22:13:20.123456789: Informational a\\nb\\r\\u001b[31m\\\"q\\\"\\\\ \u{fffd}é\n"
+        );
+    }
+
+    #[test]
+    fn json_is_falcos_object_key_by_key() {
+        assert_eq!(
+            line(&format(true), &alert("text \"line\"")),
+            concat!(
+                r#"{"hostname":"node","output":"text \"line\"","output_fields":{"evt.time":1700000000123456789,"#,
+                r#""fd.name":null,"proc.name":"cat"},"priority":"Informational","rule":"Read \"it\"","#,
+                r#""source":"syscall","tags":["a","b"],"time":"2023-11-14T22:13:20.123456789Z"}"#,
+                "\n"
+            )
+        );
+    }
+
+    #[test]
+    fn each_switch_moves_its_own_key() {
+        let mut config = Config { json_output: true, ..Config::default() };
+        let keys = |config: &Config| -> Vec<String> {
+            let object: serde_json::Map<String, serde_json::Value> =
+                serde_json::from_str(&line(&Format::from(config), &alert("x"))).expect("an object");
+            object.keys().cloned().collect()
+        };
+        let all = keys(&config);
+        assert_eq!(all, ["hostname", "output", "output_fields", "priority", "rule", "source", "tags", "time"]);
+        config.json_include_output_property = false;
+        assert!(!keys(&config).contains(&"output".to_owned()));
+        config.json_include_tags_property = false;
+        assert!(!keys(&config).contains(&"tags".to_owned()));
+        config.json_include_output_fields_property = false;
+        assert!(!keys(&config).contains(&"output_fields".to_owned()));
+        config.json_include_message_property = true;
+        assert_eq!(keys(&config), ["hostname", "message", "priority", "rule", "source", "time"]);
+    }
+
+    #[test]
+    fn ids_are_version_7_rising_and_numbers_have_no_gap() {
+        let mut numbering = Numbering::default();
+        let template = alert("x").raised;
+        let alerts: Vec<_> = (0..1000).map(|_| numbering.number(template.clone())).collect();
+        assert!(alerts.iter().all(|alert| alert.id.get_version_num() == 7));
+        assert!(alerts.windows(2).all(|pair| pair[0].id < pair[1].id && pair[0].sequence + 1 == pair[1].sequence));
+    }
+}

@@ -1,0 +1,607 @@
+//! `purser.yaml`: every key, its default, its meaning and its checks, in one place. It reads files and gives values;
+//! it starts nothing.
+//!
+//! A key that means what a key of `falco.yaml` means has its name. `docs/config.md` is written from the comments here
+//! (`Config::reference`) and held to them by a test.
+
+mod schema;
+mod units;
+
+use std::{
+    fmt::{self, Write as _},
+    fs, io,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    path::{Path, PathBuf},
+};
+
+use purser_rules::{ExtraFieldSpec, LoadOptions, Selection, Selector};
+use serde::{
+    Deserialize,
+    de::{self, Deserializer, MapAccess, Visitor},
+};
+
+use self::schema::{sections, words};
+pub use self::{
+    schema::{Key, Value},
+    units::{Size, Span, UnitError},
+};
+use crate::alert::Priority;
+
+/// Where `purser run` looks when `--config` is not given; a missing file there means the defaults.
+pub const DEFAULT_PATH: &str = "/etc/purser/purser.yaml";
+
+/// A configuration is written by hand: a larger file is something else.
+const MAX_FILE_BYTES: u64 = 1 << 20;
+
+sections! {
+    /// The whole configuration.
+    Config {
+        /// Rule files and directories, loaded in this order; of a directory every `*.yaml` and `*.yml`, alphabetically.
+        /// Empty: the rules embedded in the binary. Unlike Falco, a path that does not exist is an error.
+        rules_files: Vec<PathBuf> = Vec::new(),
+        /// Enables and disables rules by name (`*` matches any run of characters) or tag, in this order.
+        rules: Vec<RuleSelection> = Vec::new(),
+        /// Whether an event raises the alert of the first rule that matches, in rule order, or of all.
+        rule_matching: RuleMatching = RuleMatching::First,
+        /// Rules below this priority are not loaded.
+        priority: MinimumPriority = MinimumPriority(Priority::Debug),
+        /// Alerts as JSON objects, one a line, instead of text.
+        json_output: bool = false,
+        /// Whether the JSON object has `output`, the text line.
+        json_include_output_property: bool = true,
+        /// Whether the JSON object has `message`, the text without time and priority.
+        json_include_message_property: bool = false,
+        /// Whether the JSON object has `tags`.
+        json_include_tags_property: bool = true,
+        /// Whether the JSON object has `output_fields`.
+        json_include_output_fields_property: bool = true,
+        /// Times as `2026-01-31T13:53:31.726060287+0000` (UTC) instead of `13:53:31.726060287` (local time).
+        time_format_iso_8601: bool = false,
+        /// Text and fields added to the output of rules.
+        append_output: Vec<AppendOutput> = vec![AppendOutput { suggested_output: true, ..AppendOutput::default() }],
+        /// The queue between the worker and each sink.
+        outputs_queue: OutputsQueue = OutputsQueue::default(),
+        /// Alerts on standard output. Nothing else is ever written there.
+        stdout_output: StdoutOutput = StdoutOutput::default(),
+        /// Alerts appended to a file.
+        file_output: FileOutput = FileOutput::default(),
+        /// The least severe level of the agent's own log, on standard error.
+        log_level: LogLevel = LogLevel::Info,
+        /// Metrics and health over HTTP.
+        webserver: Webserver = Webserver::default(),
+        /// Which processes are watched: all of the machine, or those in containers.
+        scope: Scope = Scope::All,
+        /// The kernel half.
+        sensor: Sensor = Sensor::default(),
+        /// Where containers are described.
+        container_engines: ContainerEngines = ContainerEngines::default(),
+        /// The expected manifest of each image.
+        manifest: Manifest = Manifest::default(),
+        /// Events whose container is not known yet.
+        hold: Hold = Hold::default(),
+    }
+
+    /// One step of enabling or disabling rules: exactly one of the two keys.
+    RuleSelection {
+        /// The rules to enable.
+        enable: Option<RuleSelector> = None,
+        /// The rules to disable.
+        disable: Option<RuleSelector> = None,
+    }
+
+    /// Rules by name or by tag: exactly one of the two keys.
+    RuleSelector {
+        /// The rule's name; `*` matches any run of characters.
+        rule: Option<String> = None,
+        /// A tag.
+        tag: Option<String> = None,
+    }
+
+    /// Text and fields added to the output of the rules that match.
+    AppendOutput {
+        /// Which rules; without it all.
+        r#match: AppendMatch = AppendMatch::default(),
+        /// A format string that is appended after one blank.
+        extra_output: String = String::new(),
+        /// Fields for `output_fields`: `NAME: FORMAT` (as text), or the bare name of a field (as its type).
+        extra_fields: Vec<ExtraField> = Vec::new(),
+        /// Adds the fields that sources suggest: container id, name and image, pod name and namespace.
+        suggested_output: bool = false,
+    }
+
+    /// Which rules output is added to; every key that is given must match.
+    AppendMatch {
+        /// The rule's source.
+        source: Option<String> = None,
+        /// Tags that the rule must have, all of them.
+        tags: Vec<String> = Vec::new(),
+        /// The rule's name.
+        rule: Option<String> = None,
+    }
+
+    /// The queue between the worker and each sink.
+    OutputsQueue {
+        /// Alerts that may wait; an alert that finds the queue full is lost and counted. At least 1: queues are bounded.
+        capacity: u32 = 8192,
+    }
+
+    /// Alerts on standard output.
+    StdoutOutput {
+        /// Whether they are written.
+        enabled: bool = true,
+    }
+
+    /// Alerts appended to a file.
+    FileOutput {
+        /// Whether they are written.
+        enabled: bool = false,
+        /// The file; it is made if missing, readable by its owner alone.
+        filename: PathBuf = PathBuf::from("./events.txt"),
+        /// Keeps the file open (a rotated file needs SIGHUP or SIGUSR1 then); otherwise it is opened for each batch.
+        keep_alive: bool = false,
+    }
+
+    /// Metrics and health over HTTP.
+    Webserver {
+        /// Whether there is a server.
+        enabled: bool = true,
+        /// The address it binds. What it shows names rules and counts, so the default is this machine alone.
+        listen_address: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST),
+        /// The port it binds; 0 takes a free one and logs it.
+        listen_port: u16 = 8765,
+        /// The path that answers 200 once every hook is attached and the rules are loaded, else 503.
+        k8s_healthz_endpoint: String = "/healthz".to_owned(),
+        /// Whether there is `/metrics`.
+        prometheus_metrics_enabled: bool = true,
+    }
+
+    /// The kernel half.
+    Sensor {
+        /// The hooks: `auto` takes the best tier that the kernel allows.
+        tier: TierChoice = TierChoice::Auto,
+        /// The ring buffer to user space: a power of two, at least 64KiB.
+        ring_bytes: Size = Size(8 << 20),
+        /// Whether 32-bit system calls are seen: `auto` where the kernel can run them, at 26-28 ns a call.
+        compat32: Compat32 = Compat32::Auto,
+    }
+
+    /// Where containers are described.
+    ContainerEngines {
+        /// containerd, through any of its clients, CRI included.
+        containerd: Containerd = Containerd::default(),
+        /// podman.
+        podman: Podman = Podman::default(),
+        /// runc or crun without an engine above it.
+        runc: Runc = Runc::default(),
+    }
+
+    /// containerd.
+    Containerd {
+        /// Whether it is asked.
+        enabled: bool = true,
+        /// Its sockets; those that do not exist are tried again when a container appears.
+        sockets: Vec<PathBuf> = vec![
+            PathBuf::from("/run/containerd/containerd.sock"),
+            PathBuf::from("/run/k3s/containerd/containerd.sock"),
+        ],
+    }
+
+    /// podman.
+    Podman {
+        /// Whether its storage is read.
+        enabled: bool = true,
+        /// Its graph roots.
+        roots: Vec<PathBuf> = vec![PathBuf::from("/var/lib/containers/storage")],
+    }
+
+    /// runc or crun without an engine.
+    Runc {
+        /// Whether its state is read.
+        enabled: bool = true,
+        /// Its state directories (`runc --root`).
+        roots: Vec<PathBuf> = vec![PathBuf::from("/run/runc"), PathBuf::from("/run/crun")],
+    }
+
+    /// The expected manifest of each image.
+    Manifest {
+        /// Where manifests are kept between runs, by chain id.
+        cache_dir: PathBuf = PathBuf::from("/var/cache/purser/manifests"),
+        /// The space they may take; the longest unused go first.
+        cache_max_bytes: Size = Size(1 << 30),
+        /// The largest program that is hashed at exec; a larger one is `unverifiable`.
+        max_file_bytes: Size = Size(1 << 30),
+        /// The largest layer that is read, as distributed.
+        max_layer_bytes: Size = Size(16 << 30),
+        /// How long an alert waits for the manifest of its image; then the verdict is `unverifiable`.
+        pending_timeout: Span = Span(std::time::Duration::from_secs(60)),
+        /// Threads that read layers and hash files.
+        workers: u16 = 1,
+    }
+
+    /// Events whose container is not known yet wait here, in order per container.
+    Hold {
+        /// How many may wait; on overflow the oldest go on with `container.identity=pending` and are counted.
+        max_events: u32 = 4096,
+        /// How long one may wait.
+        max_time: Span = Span(std::time::Duration::from_secs(2)),
+    }
+}
+
+words! {
+    /// Which matching rules of an event raise an alert.
+    RuleMatching {
+        /// The first in rule order.
+        First = "first",
+        /// Every one.
+        All = "all",
+    }
+
+    /// Which processes are watched.
+    Scope {
+        /// All of the machine.
+        All = "all",
+        /// Those in containers.
+        Containers = "containers",
+    }
+
+    /// Which kernel hooks are used.
+    TierChoice {
+        /// The best that the kernel allows.
+        Auto = "auto",
+        /// BPF LSM.
+        A = "a",
+        /// fentry trampolines.
+        B = "b",
+        /// Tracepoints.
+        C = "c",
+    }
+
+    /// Whether 32-bit system calls are seen.
+    Compat32 {
+        /// Where the kernel can run 32-bit programs.
+        Auto = "auto",
+        /// Never.
+        Off = "off",
+    }
+
+    /// The level of the agent's own log. Falco's words for what is worse than an error are taken as `error`.
+    LogLevel {
+        /// What stops or damages the agent.
+        Error = "error" | "emergency" | "alert" | "critical",
+        /// What loses something.
+        Warning = "warning",
+        /// What happens once.
+        Info = "info" | "notice" | "informational",
+        /// What happens per container or image.
+        Debug = "debug",
+        /// What happens per event.
+        Trace = "trace",
+    }
+}
+
+/// The least urgent priority that is loaded, in any case; `info` is `informational`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MinimumPriority(pub Priority);
+
+/// A field added to `output_fields`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ExtraField {
+    /// Its name there.
+    pub name: String,
+    /// The format string of its text; `None`: the field of that name, with its type.
+    pub format: Option<String>,
+}
+
+/// Why there is no configuration. Says which file, which line and what to write instead.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error("cannot read the configuration {}: {source}{}", .path.display(), remedy(.source))]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The file is not YAML, or a key or value is not one of ours.
+    #[error("{}:{line}:{column}: {message}", .path.display())]
+    Parse {
+        /// The file.
+        path: PathBuf,
+        /// Line, from 1.
+        line: usize,
+        /// Column, from 1.
+        column: usize,
+        /// What is wrong there.
+        message: String,
+    },
+    /// A value is of its type, but not allowed.
+    #[error("{}: {key}: {message}", .path.display())]
+    Value {
+        /// The file.
+        path: PathBuf,
+        /// The key with its sections, `sensor.ring_bytes`.
+        key: &'static str,
+        /// What is allowed.
+        message: String,
+    },
+    /// A rules path cannot be read.
+    #[error("cannot read the rules {}: {source}; `rules_files` and --rules name YAML files or directories of them", .path.display())]
+    Rules {
+        /// The path.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// A rules directory holds nothing to load.
+    #[error("the rules directory {} holds no *.yaml or *.yml file", .0.display())]
+    NoRules(PathBuf),
+}
+
+impl Config {
+    /// Reads `path`; without one, [`DEFAULT_PATH`] if it exists, else the defaults.
+    pub fn load(path: Option<&Path>) -> Result<Self, ConfigError> {
+        let (path, required) = path.map_or((Path::new(DEFAULT_PATH), false), |path| (path, true));
+        match read(path) {
+            Ok(text) => Self::parse(path, &text),
+            Err(error) if error.kind() == io::ErrorKind::NotFound && !required => Ok(Self::default()),
+            Err(source) => Err(ConfigError::Read { path: path.to_owned(), source }),
+        }
+    }
+
+    /// Parses and checks the text of `path`, which is only named in errors.
+    pub fn parse(path: &Path, text: &str) -> Result<Self, ConfigError> {
+        // No document at all (empty, or comments alone) is an end-of-stream error in serde, not a null.
+        let blank = text.lines().all(|line| line.trim().is_empty() || line.trim_start().starts_with('#'));
+        let config: Self = if blank {
+            Self::default()
+        } else {
+            serde_yaml::from_str(text).map_err(|error| parse_error(path, &error))?
+        };
+        config.check(path)?;
+        Ok(config)
+    }
+
+    /// The address of the HTTP server; `None` if there is none.
+    pub fn listen(&self) -> Option<SocketAddr> {
+        self.webserver.enabled.then(|| SocketAddr::new(self.webserver.listen_address, self.webserver.listen_port))
+    }
+
+    /// The rule files in loading order, directories opened up; empty: the embedded rules.
+    pub fn rule_paths(&self) -> Result<Vec<PathBuf>, ConfigError> {
+        rule_paths(&self.rules_files)
+    }
+
+    /// How the rules are to be loaded.
+    pub fn load_options(&self) -> LoadOptions {
+        let selection = self.rules.iter().flat_map(|step| {
+            let steps = [(true, &step.enable), (false, &step.disable)];
+            steps.into_iter().filter_map(|(enable, selector)| {
+                let by = match selector.as_ref()? {
+                    RuleSelector { rule: Some(name), .. } => Selector::Wildcard(name.clone()),
+                    RuleSelector { tag, .. } => Selector::Tags(tag.iter().cloned().collect()),
+                };
+                Some(Selection { enable, by })
+            })
+        });
+        LoadOptions {
+            append_output: self.append_output.iter().map(AppendOutput::rules).collect(),
+            min_priority: self.priority.0,
+            selection: selection.collect(),
+            ..LoadOptions::default()
+        }
+    }
+
+    /// `docs/config.md`.
+    pub fn reference() -> String {
+        let mut text = format!(
+            "<!-- Written from agent/src/config.rs: change it there, then run \
+             `PURSER_BLESS=1 cargo test -p agent --test config`. -->\n\
+             # Configuration\n\n\
+             `purser run` reads the file that `--config` names, else `{DEFAULT_PATH}` if it exists. Without a file the \
+             defaults below hold. Options of the command line win over the file. A key that means what a key of \
+             `falco.yaml` means has its name. Keys that are not listed here are errors.\n\n\
+             Durations are written `500ms`, `10s`, `1m30s`; sizes `4096`, `64KiB`, `8MiB`.\n"
+        );
+        reference_section(&mut text, "Top level", &Self::keys().unwrap_or_default());
+        text
+    }
+
+    fn check(&self, path: &Path) -> Result<(), ConfigError> {
+        let fail = |key, message: String| Err(ConfigError::Value { path: path.to_owned(), key, message });
+        let ring = self.sensor.ring_bytes.0;
+        if !ring.is_power_of_two() || !(64 << 10..=1 << 30).contains(&ring) {
+            return fail("sensor.ring_bytes", format!("{ring} is not a power of two from 64KiB to 1GiB"));
+        }
+        if self.outputs_queue.capacity == 0 || self.outputs_queue.capacity > 1 << 24 {
+            return fail("outputs_queue.capacity", "must be from 1 to 16777216: queues are bounded here".to_owned());
+        }
+        if self.file_output.enabled && self.file_output.filename.as_os_str().is_empty() {
+            return fail("file_output.filename", "is empty; name the file".to_owned());
+        }
+        let endpoint = &self.webserver.k8s_healthz_endpoint;
+        if !endpoint.starts_with('/') || endpoint.contains(['{', '}', '*', '?', '#']) {
+            return fail("webserver.k8s_healthz_endpoint", format!("`{endpoint}` is not a path such as `/healthz`"));
+        }
+        if matches!(endpoint.as_str(), "/metrics" | "/livez") {
+            return fail("webserver.k8s_healthz_endpoint", format!("`{endpoint}` is taken"));
+        }
+        if !(1..=64).contains(&self.manifest.workers) {
+            return fail("manifest.workers", "must be from 1 to 64".to_owned());
+        }
+        for selection in &self.rules {
+            let selector = match (&selection.enable, &selection.disable) {
+                (Some(selector), None) | (None, Some(selector)) => selector,
+                _ => return fail("rules", "each item is either `enable:` or `disable:`".to_owned()),
+            };
+            if selector.rule.is_some() == selector.tag.is_some() {
+                return fail("rules", "each `enable:` and `disable:` has either `rule:` or `tag:`".to_owned());
+            }
+        }
+        Ok(())
+    }
+}
+
+impl AppendOutput {
+    fn rules(&self) -> purser_rules::AppendOutput {
+        let fields = self.extra_fields.iter().map(|field| match &field.format {
+            Some(format) => ExtraFieldSpec::Formatted(field.name.clone(), format.clone()),
+            None => ExtraFieldSpec::Raw(field.name.clone()),
+        });
+        purser_rules::AppendOutput {
+            source: self.r#match.source.clone(),
+            tags: self.r#match.tags.clone(),
+            rule: self.r#match.rule.clone(),
+            extra_output: Some(self.extra_output.clone()).filter(|output| !output.is_empty()),
+            extra_fields: fields.collect(),
+            suggested_output: self.suggested_output,
+        }
+    }
+}
+
+impl From<RuleMatching> for purser_rules::RuleMatching {
+    fn from(matching: RuleMatching) -> Self {
+        match matching {
+            RuleMatching::First => Self::First,
+            RuleMatching::All => Self::All,
+        }
+    }
+}
+
+/// Opens up directories: their `*.yaml` and `*.yml`, alphabetically. Files stay as they are.
+pub fn rule_paths(paths: &[PathBuf]) -> Result<Vec<PathBuf>, ConfigError> {
+    let mut files = Vec::new();
+    for path in paths {
+        let fail = |source| ConfigError::Rules { path: path.clone(), source };
+        if !fs::metadata(path).map_err(fail)?.is_dir() {
+            files.push(path.clone());
+            continue;
+        }
+        let mut found = Vec::new();
+        for entry in fs::read_dir(path).map_err(fail)? {
+            let file = entry.map_err(fail)?.path();
+            let yaml = file.extension().is_some_and(|extension| extension == "yaml" || extension == "yml");
+            // Through the link: a ConfigMap's files are links.
+            if yaml && file.is_file() {
+                found.push(file);
+            }
+        }
+        if found.is_empty() {
+            return Err(ConfigError::NoRules(path.clone()));
+        }
+        found.sort();
+        files.append(&mut found);
+    }
+    Ok(files)
+}
+
+fn read(path: &Path) -> io::Result<String> {
+    use io::Read as _;
+    let mut text = String::new();
+    // One byte more than allowed tells a file that is too large from one that just fits.
+    if fs::File::open(path)?.take(MAX_FILE_BYTES + 1).read_to_string(&mut text)? as u64 > MAX_FILE_BYTES {
+        return Err(io::Error::other("it is larger than 1MiB"));
+    }
+    Ok(text)
+}
+
+fn remedy(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::NotFound => "; name an existing file with --config, or leave it out for the defaults",
+        io::ErrorKind::PermissionDenied => "; run as root, or make it readable",
+        _ => "",
+    }
+}
+
+fn parse_error(path: &Path, error: &serde_yaml::Error) -> ConfigError {
+    let (line, column) = error.location().map_or((1, 1), |at| (at.line(), at.column()));
+    // serde_yaml appends the place that the prefix already says.
+    let text = error.to_string();
+    let message = text.split_once(" at line ").map_or(text.as_str(), |(message, _)| message).to_owned();
+    ConfigError::Parse { path: path.to_owned(), line, column, message }
+}
+
+fn reference_section(text: &mut String, title: &str, keys: &[Key]) {
+    let mut table = format!("\n## {title}\n\n| key | type | default | meaning |\n|---|---|---|---|\n");
+    for key in keys {
+        let default = match key.default.as_str() {
+            "" | "{}" => String::new(),
+            default => format!("`{default}`"),
+        };
+        // A write to a String cannot fail.
+        let _ = writeln!(table, "| `{}` | {} | {default} | {} |", key.name, key.kind, key.doc);
+    }
+    text.push_str(&table);
+    for key in keys {
+        if let Some(keys) = &key.keys {
+            let title = if title == "Top level" { key.name.to_owned() } else { format!("{title}.{}", key.name) };
+            reference_section(text, &title, keys);
+        }
+    }
+}
+
+impl std::str::FromStr for MinimumPriority {
+    type Err = String;
+
+    fn from_str(word: &str) -> Result<Self, String> {
+        let words: Vec<_> = Priority::ALL.iter().map(|priority| priority.name()).collect();
+        Priority::parse(word).map(Self).ok_or_else(|| schema::unknown("priority", word, &words))
+    }
+}
+
+impl Value for MinimumPriority {
+    fn kind() -> String {
+        Priority::ALL.map(|priority| format!("`{}`", priority.name().to_ascii_lowercase())).join(" \\| ")
+    }
+
+    fn show(&self) -> String {
+        self.0.name().to_ascii_lowercase()
+    }
+}
+
+impl<'de> Deserialize<'de> for MinimumPriority {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        schema::parsed(deserializer, "a priority such as `warning`")
+    }
+}
+
+impl Value for ExtraField {
+    fn kind() -> String {
+        "`NAME: FORMAT` or `NAME`".to_owned()
+    }
+
+    fn show(&self) -> String {
+        match &self.format {
+            Some(format) => format!("{{{}: {format}}}", self.name),
+            None => self.name.clone(),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for ExtraField {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Field;
+        impl<'de> Visitor<'de> for Field {
+            type Value = ExtraField;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("`NAME: FORMAT` or the bare name of a field")
+            }
+
+            fn visit_str<E: de::Error>(self, name: &str) -> Result<ExtraField, E> {
+                Ok(ExtraField { name: name.to_owned(), format: None })
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<ExtraField, A::Error> {
+                let Some((name, format)) = map.next_entry()? else {
+                    return Err(de::Error::invalid_length(0, &self));
+                };
+                if map.next_key::<String>()?.is_some() {
+                    return Err(de::Error::custom("one field per item: start the next with `- `"));
+                }
+                Ok(ExtraField { name, format: Some(format) })
+            }
+        }
+        deserializer.deserialize_any(Field)
+    }
+}

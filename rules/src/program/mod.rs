@@ -1,0 +1,5 @@
+//! Evaluation.
+
+/// Memory of one evaluation.
+#[derive(Debug, Default)]
+pub(crate) struct Scratch {}

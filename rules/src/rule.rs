@@ -1,0 +1,133 @@
+//! A compiled rule, as the agent and the command line see it.
+
+use serde_json::json;
+
+use crate::catalogue::{Catalogue, FieldId};
+use crate::event::EventSet;
+use crate::format::Format;
+
+/// Number of a rule in its [`RuleSet`](crate::RuleSet), in rule order (the order of first definition).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct RuleIndex(pub u32);
+
+/// How urgent a rule is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[expect(missing_docs, reason = "syslog's words; the first is the most urgent")]
+pub enum Priority {
+    Emergency,
+    Alert,
+    Critical,
+    Error,
+    Warning,
+    Notice,
+    Informational,
+    Debug,
+}
+
+/// A rule.
+#[derive(Clone, Debug)]
+pub struct Rule {
+    /// Its name.
+    pub name: String,
+    /// Its description.
+    pub desc: String,
+    /// Its priority.
+    pub priority: Priority,
+    /// The event source it is for.
+    pub source: String,
+    /// Its tags, ordered.
+    pub tags: Vec<String>,
+    /// Whether it is evaluated, after `enabled`, the selection and the minimum priority.
+    pub enabled: bool,
+    /// Whether the file enables it (`enabled: true`), whatever the selection and the minimum priority say.
+    pub enabled_by_file: bool,
+    /// The condition as written, with appended parts, before lists and macros are put in.
+    pub condition_text: String,
+    /// The compiled condition, printed canonically, lists and macros in place.
+    pub condition: String,
+    /// The output as written, with what the configuration appends.
+    pub output_text: String,
+    /// The events it can match.
+    pub events: EventSet,
+    /// The fields its condition and output read, each once, ordered.
+    pub fields: Vec<FieldId>,
+    /// Asks for a capture file when it fires.
+    pub capture: bool,
+    /// Length of the capture in milliseconds.
+    pub capture_duration: u32,
+    /// Where it is defined: name of the source, line.
+    pub defined: (String, usize),
+    pub(crate) format: Format,
+    /// Fields that only appear in the JSON output.
+    pub(crate) extra: Vec<ExtraField>,
+    pub(crate) all_events: bool,
+}
+
+/// An entry that the configuration adds to `output_fields`.
+#[derive(Clone, Debug)]
+pub(crate) struct ExtraField {
+    pub(crate) key: String,
+    pub(crate) value: Format,
+    /// The raw, typed value and not text.
+    pub(crate) raw: bool,
+}
+
+impl Priority {
+    /// All, the most urgent first.
+    pub const ALL: [Self; 8] = [
+        Self::Emergency,
+        Self::Alert,
+        Self::Critical,
+        Self::Error,
+        Self::Warning,
+        Self::Notice,
+        Self::Informational,
+        Self::Debug,
+    ];
+
+    /// The word in alerts.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Emergency => "Emergency",
+            Self::Alert => "Alert",
+            Self::Critical => "Critical",
+            Self::Error => "Error",
+            Self::Warning => "Warning",
+            Self::Notice => "Notice",
+            Self::Informational => "Informational",
+            Self::Debug => "Debug",
+        }
+    }
+
+    /// Reads a word in any case; `info` is informational.
+    pub fn parse(word: &str) -> Option<Self> {
+        if word.eq_ignore_ascii_case("info") {
+            return Some(Self::Informational);
+        }
+        Self::ALL.into_iter().find(|priority| priority.name().eq_ignore_ascii_case(word))
+    }
+}
+
+impl Rule {
+    /// The rule for a listing: name, priority, tags, enabled, event types, fields, compiled condition.
+    pub fn describe(&self, catalogue: &Catalogue) -> serde_json::Value {
+        let fields: Vec<_> = catalogue
+            .fields()
+            .iter()
+            .filter(|field| self.fields.contains(&field.id))
+            .map(|field| field.name.as_ref())
+            .collect();
+        json!({
+            "name": self.name,
+            "description": self.desc,
+            "priority": self.priority.name(),
+            "source": self.source,
+            "tags": self.tags,
+            "enabled": self.enabled,
+            "events": if self.all_events { json!("all") } else { json!(self.events.names()) },
+            "fields": fields,
+            "condition": self.condition,
+            "output": self.output_text,
+        })
+    }
+}
