@@ -3,6 +3,7 @@
 //! The worker is this thread. It waits for the kernel's ring and for answers from other threads on one `poll`.
 
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -15,12 +16,12 @@ use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec};
 use crate::alert::Numbering;
 use crate::cli::Summary;
 use crate::config::Config;
-use crate::container::Containers;
+use crate::container::{ContainerdEndpoint, Containers, ContainersConfig};
 use crate::event::EventType;
 use crate::facts;
 use crate::http::{Health, Server};
 use crate::live::{self, Live};
-use crate::manifest::{ManifestCache, VerdictService};
+use crate::manifest::{self, ManifestCache, VerdictService, hash::HashLimits};
 use crate::metrics::Metrics;
 use crate::outside::Outside;
 use crate::pipeline::{Pipeline, PipelineConfig};
@@ -84,7 +85,7 @@ pub fn run(config: Config, duration: Option<Duration>) -> Result<Summary> {
     finish(&mut sensor, &mut pipeline, &wake)?;
     publish(&sensor, &pipeline, &metrics);
     let enabled = rules.rules().iter().filter(|rule| rule.enabled).count();
-    let (tier, hooks) = (sensor.tier().used.to_string(), attached(&sensor));
+    let (tier, hooks) = (sensor.tier().in_use.to_string(), attached(&sensor));
     drop(pipeline);
     if let Ok(sinks) = Arc::try_unwrap(sinks) {
         sinks.finish(END);
@@ -97,7 +98,7 @@ fn load_rules(config: &Config) -> Result<RuleSet> {
     let texts = if config.rules_files.is_empty() {
         vec![("purser.yaml (embedded)".to_owned(), purser_rules::DEFAULT_RULES.as_bytes().to_vec())]
     } else {
-        crate::cli::read_rules(&config.rules_files)?
+        crate::cli::rules::read(&config.rules_files)?
     };
     let sources: Vec<Source<'_>> = texts.iter().map(|(name, text)| Source { name, text }).collect();
     let (rules, warnings) =
@@ -110,13 +111,36 @@ fn load_rules(config: &Config) -> Result<RuleSet> {
 
 fn outside(config: &Config, wake: &Wake) -> Result<Live> {
     let cgroup2 = live::cgroup2_mount().context("cannot read /proc/self/mountinfo")?;
-    let mut containers = Containers::new(&config.containers())?;
+    let mut containers = Containers::new(&containers_config(config))?;
     containers.scan();
     let waker = wake.clone();
     let cache = ManifestCache::open(&config.manifest)?;
-    let verdicts = VerdictService::start(config.verdicts(), cache, Box::new(move || waker.wake()))
+    let verdicts = VerdictService::start(verdicts_config(config), cache, Box::new(move || waker.wake()))
         .context("cannot start the threads that judge programs")?;
     Ok(Live::new(Procfs::new("/proc", cgroup2), containers, verdicts))
+}
+
+fn containers_config(config: &Config) -> ContainersConfig {
+    let engines = &config.container_engines;
+    let endpoint = |socket: &PathBuf| ContainerdEndpoint {
+        socket: socket.clone(),
+        state: socket.parent().map_or_else(|| "/run/containerd".into(), Path::to_owned),
+    };
+    ContainersConfig {
+        containerd: engines.containerd.sockets.iter().map(endpoint).collect(),
+        storage_roots: engines.podman.roots.clone(),
+        runc_roots: engines.runc.roots.clone(),
+        ..ContainersConfig::default()
+    }
+}
+
+fn verdicts_config(config: &Config) -> manifest::Config {
+    manifest::Config {
+        builders: config.manifest.workers.into(),
+        pending_timeout: config.manifest.pending_timeout.0,
+        hash: HashLimits { max_file_bytes: config.manifest.max_file_bytes.0, ..HashLimits::default() },
+        ..manifest::Config::default()
+    }
 }
 
 /// What the rules need of the kernel. Processes and cgroups are always followed: identity rests on them.
