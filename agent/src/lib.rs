@@ -1,4 +1,5 @@
 //! Purser.
 
+pub mod decode;
 pub mod event;
 pub mod sensor;
