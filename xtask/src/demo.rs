@@ -117,7 +117,8 @@ pub(crate) fn run_with(binary: &Path, json: bool) -> Result<bool> {
     let containerd = Containerd::start()?;
     containerd.import(&archive)?;
     said(&format!("imported it into a containerd at {}", containerd.address().display()));
-    let agent = Agent::start(binary, &Options { config: configuration(&containerd), ..Options::default() })?;
+    let config = configuration(&containerd, &directory.path().join("manifests"));
+    let agent = Agent::start(binary, &Options { config, ..Options::default() })?;
     said(&format!("the agent watches, ready after {} ms", agent.ready_after().as_millis()));
     let container = containerd.start_container(&image.reference, &unique_name("demo"), &[])?;
     said(&format!("started the container {}", container.id()));
@@ -143,9 +144,11 @@ pub(crate) fn run_with(binary: &Path, json: bool) -> Result<bool> {
     Ok(report.passed())
 }
 
-/// The agent's configuration: where the rig's containerd is.
-pub(crate) fn configuration(containerd: &Containerd) -> String {
-    format!("containers:\n  containerd:\n    sockets: [{}]\n", containerd.address().display())
+/// The agent's configuration: where the rig's containerd is, and a cache that ends with the rig.
+pub(crate) fn configuration(containerd: &Containerd, cache: &Path) -> String {
+    // JSON strings are YAML strings.
+    let (socket, cache) = (json!(containerd.address()), json!(cache));
+    format!("container_engines:\n  containerd:\n    sockets: [{socket}]\nmanifest:\n  cache_dir: {cache}\n")
 }
 
 /// Two layers: a small system with an account file that is secret, and the programs.

@@ -75,6 +75,8 @@ pub(crate) fn run(quick: bool) -> Result<bool> {
                 "rules",
                 "deploy/prometheus/purser.rules.yaml",
             ]))?;
+            let tests = ["test", "rules", "deploy/prometheus/purser.rules.test.yaml"];
+            workspace::check(workspace::program("promtool")?.args(tests))?;
             Ok(Counts::default())
         });
         // They watch the whole machine: one at a time, or they would see each other.

@@ -71,7 +71,7 @@ impl<'a> Bench<'a> {
             containers.push(containerd.start_container(&image.reference, &unique_name("bench"), &[])?);
             progress(&format!("container {} of {IMAGES} runs", at + 1));
         }
-        let config = demo::configuration(containerd);
+        let config = demo::configuration(containerd, &directory.path().join("manifests"));
         Ok(Self { binary: binary.to_owned(), directory, config, containers })
     }
 
