@@ -40,6 +40,11 @@ impl Counter {
         self.0.fetch_add(n, Ordering::Relaxed);
     }
 
+    /// Brings it up to a total that is counted elsewhere.
+    pub fn raise_to(&self, total: u64) {
+        self.0.fetch_max(total, Ordering::Relaxed);
+    }
+
     /// The count.
     pub fn get(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
@@ -136,6 +141,11 @@ impl Metrics {
         let mut families = self.store.lock();
         let series = families.entry(family.name).or_insert_with(|| (family, BTreeMap::new()));
         series.1.insert(owned(labels), Source::Observed(Box::new(read)));
+    }
+
+    /// Sets a gauge.
+    pub fn gauge(&self, family: Family, labels: &[&str], value: u64) {
+        self.counter(family, labels).0.store(value, Ordering::Relaxed);
     }
 
     /// Takes one series off, such as the queue of a thread that has ended.

@@ -12,6 +12,7 @@ pub mod format;
 mod matches;
 mod needs;
 mod options;
+pub mod parse;
 mod program;
 mod rule;
 mod ruleset;

@@ -1,0 +1,424 @@
+//! `evt.*` and `syscall.*`: the event itself, its result and its parameters.
+
+use std::borrow::Cow;
+use std::sync::OnceLock;
+
+use purser_rules::{Arg, EventCode, Fact, FieldId, FieldRef, Value};
+
+use super::{NOT_APPLICABLE, Sight, boolean, signed, unsigned};
+use crate::event::{Body, Connect, EventType, Open};
+
+const NS: u64 = 1_000_000_000;
+
+/// The code that rules know an event by.
+pub(crate) fn code(event: EventType) -> EventCode {
+    static CODES: OnceLock<Vec<EventCode>> = OnceLock::new();
+    let codes = CODES.get_or_init(|| {
+        let mut codes = vec![EventCode::GENERIC; 64];
+        for event in EventType::ALL {
+            codes[usize::from(event.code())] = EventCode::by_name(event.name()).unwrap_or(EventCode::GENERIC);
+        }
+        codes
+    });
+    codes[usize::from(event.code())]
+}
+
+impl Sight<'_> {
+    pub(super) fn evt_fact(&self, field: FieldRef<'_>) -> Option<Fact<'_>> {
+        let header = &self.event.header;
+        Some(match field.id {
+            FieldId::EVT_NUM => unsigned(self.number),
+            FieldId::EVT_TYPE => Fact::text(header.event.name().as_bytes()),
+            FieldId::EVT_TYPE_IS => unsigned(u64::from(
+                matches!(field.arg, Arg::Key(name) if name == header.event.name().as_bytes()),
+            )),
+            FieldId::SYSCALL_TYPE => match self.event.body {
+                Body::Exit(_) | Body::Cgroup(_) => NOT_APPLICABLE,
+                _ => Fact::text(header.event.name().as_bytes()),
+            },
+            FieldId::EVT_CATEGORY => Fact::text(match self.event.body {
+                Body::Open(_) => b"file",
+                Body::Connect(_) => b"net",
+                Body::Exec(_) | Body::Fork(_) | Body::Exit(_) => b"process",
+                Body::Cgroup(_) => b"other",
+            }),
+            FieldId::EVT_CPU => signed(i64::from(header.cpu)),
+            FieldId::EVT_RAWTIME => unsigned(self.epoch_ns()),
+            FieldId::EVT_RAWTIME_S => unsigned(self.epoch_ns() / NS),
+            FieldId::EVT_RAWTIME_NS => unsigned(self.epoch_ns() % NS),
+            FieldId::EVT_RELTIME => unsigned(self.since_start()),
+            FieldId::EVT_RELTIME_S => unsigned(self.since_start() / NS),
+            FieldId::EVT_RELTIME_NS => unsigned(self.since_start() % NS),
+            FieldId::EVT_DELTATIME => unsigned(self.since_previous()),
+            FieldId::EVT_DELTATIME_S => unsigned(self.since_previous() / NS),
+            FieldId::EVT_DELTATIME_NS => unsigned(self.since_previous() % NS),
+            FieldId::EVT_SOURCE => Fact::text(b"syscall"),
+            FieldId::EVT_IS_ASYNC | FieldId::EVT_IS_IO | FieldId::EVT_IS_IO_READ | FieldId::EVT_IS_IO_WRITE
+            | FieldId::EVT_IS_WAIT | FieldId::EVT_IS_SYSLOG => boolean(false),
+            FieldId::EVT_HOSTNAME => {
+                static HOSTNAME: OnceLock<String> = OnceLock::new();
+                Fact::text(HOSTNAME.get_or_init(crate::alert::hostname).as_bytes())
+            }
+            FieldId::EVT_DIR => Fact::text(b"<"),
+            FieldId::EVT_LATENCY | FieldId::EVT_LATENCY_S | FieldId::EVT_LATENCY_NS => unsigned(0),
+            FieldId::EVT_COUNT | FieldId::EVT_COUNT_EXIT => unsigned(1),
+            FieldId::EVT_RAWRES => self.result().map_or(NOT_APPLICABLE, signed),
+            FieldId::EVT_FAILED => self.result().map_or(NOT_APPLICABLE, |result| boolean(result < 0)),
+            FieldId::EVT_RES => self.result().map_or(NOT_APPLICABLE, |result| Fact::text(result_name(result).as_bytes())),
+            FieldId::EVT_COUNT_ERROR => unsigned(u64::from(self.result().is_some_and(|result| result < 0))),
+            FieldId::EVT_COUNT_ERROR_FILE => unsigned(u64::from(
+                matches!(self.event.body, Body::Open(_)) && self.result().is_some_and(|result| result < 0),
+            )),
+            FieldId::EVT_COUNT_ERROR_NET => unsigned(u64::from(
+                matches!(self.event.body, Body::Connect(_)) && self.result().is_some_and(|result| result < 0),
+            )),
+            FieldId::EVT_IS_OPEN_READ => boolean(self.open().is_some_and(opens_for_reading)),
+            FieldId::EVT_IS_OPEN_WRITE => boolean(self.open().is_some_and(opens_for_writing)),
+            FieldId::EVT_IS_OPEN_CREATE => boolean(self.open().is_some_and(|open| open.created)),
+            FieldId::EVT_IS_OPEN_EXEC => {
+                boolean(self.open().is_some_and(|open| open.created && open.mode & 0o111 != 0))
+            }
+            FieldId::EVT_IO_URING => boolean(match &self.event.body {
+                Body::Open(open) => open.io_uring,
+                Body::Connect(connect) => connect.io_uring,
+                _ => false,
+            }),
+            // Opens and connects that failed leave no kernel object: their name comes from the caller's memory.
+            FieldId::EVT_ARG_SOURCE => Fact::text(match &self.event.body {
+                Body::Open(open) if open.file.is_none() && !open.io_uring => b"user",
+                _ => b"kernel",
+            }),
+            FieldId::EVT_ARG => self.argument(field.arg),
+            FieldId::EVT_RAWARG => self.raw_argument(field.arg),
+            FieldId::EVT_ARGS | FieldId::EVT_INFO => self.all_arguments(),
+            FieldId::EVT_ABSPATH => match self.event.body {
+                Body::Open(_) if !self.name.is_empty() => Fact::text(self.name),
+                _ => NOT_APPLICABLE,
+            },
+            FieldId::FS_PATH_NAME => match &self.event.body {
+                Body::Open(_) if self.has_fs_path() && !self.name.is_empty() => Fact::text(self.name),
+                _ => NOT_APPLICABLE,
+            },
+            FieldId::FS_PATH_NAMERAW => match &self.event.body {
+                Body::Open(open) if self.has_fs_path() && !open.name.is_empty() => Fact::text(&open.name),
+                _ => NOT_APPLICABLE,
+            },
+            _ => return None,
+        })
+    }
+
+    fn since_start(&self) -> u64 {
+        self.event.header.boot_ns.saturating_sub(self.started_boot_ns)
+    }
+
+    fn since_previous(&self) -> u64 {
+        if self.previous_boot_ns == 0 { 0 } else { self.event.header.boot_ns.saturating_sub(self.previous_boot_ns) }
+    }
+
+    fn open(&self) -> Option<&Open> {
+        match &self.event.body {
+            Body::Open(open) => Some(open),
+            _ => None,
+        }
+    }
+
+    /// `creat` and handles have no `fs.path.name` upstream either.
+    fn has_fs_path(&self) -> bool {
+        matches!(self.event.header.event, EventType::Open | EventType::Openat | EventType::Openat2)
+    }
+
+    /// The first parameter of the event, whatever its name.
+    fn result(&self) -> Option<i64> {
+        match &self.event.body {
+            Body::Exec(_) => Some(0),
+            Body::Fork(fork) => Some(i64::from(fork.child_vtid)),
+            Body::Open(open) => Some(open.result),
+            Body::Connect(connect) => Some(connect.result),
+            Body::Exit(exit) => Some(i64::from(exit.status)),
+            Body::Cgroup(_) => None,
+        }
+    }
+
+    fn argument(&self, arg: Arg<'_>) -> Fact<'_> {
+        let params = code(self.event.header.event).event().params;
+        let name = match arg {
+            Arg::Index(index) => match usize::try_from(index).ok().and_then(|index| params.get(index)) {
+                Some(param) => param.name.as_bytes(),
+                None => return NOT_APPLICABLE,
+            },
+            Arg::Key(name) => name,
+            Arg::None => return NOT_APPLICABLE,
+        };
+        match self.parameter(name) {
+            Some(Parameter { text, .. }) => self.keep_text(&text),
+            None => NOT_APPLICABLE,
+        }
+    }
+
+    fn raw_argument(&self, arg: Arg<'_>) -> Fact<'_> {
+        let Arg::Key(name) = arg else { return NOT_APPLICABLE };
+        match self.parameter(name) {
+            Some(Parameter { raw: Some(Raw::Signed(value)), .. }) => signed(value),
+            Some(Parameter { raw: Some(Raw::Unsigned(value)), .. }) => unsigned(value),
+            Some(Parameter { raw: Some(Raw::Text), text }) => self.keep_text(&text),
+            Some(Parameter { raw: Some(Raw::Bytes), text }) => Fact::One(Value::Bytes(self.keep(&text))),
+            _ => NOT_APPLICABLE,
+        }
+    }
+
+    fn all_arguments(&self) -> Fact<'_> {
+        let mut line = Vec::new();
+        for param in code(self.event.header.event).event().params {
+            let Some(value) = self.parameter(param.name.as_bytes()) else { continue };
+            if !line.is_empty() {
+                line.push(b' ');
+            }
+            line.extend_from_slice(param.name.as_bytes());
+            line.push(b'=');
+            match value.raw {
+                Some(Raw::Signed(raw)) if value.text != raw.to_string().as_bytes() => {
+                    line.extend_from_slice(format!("{raw}(").as_bytes());
+                    line.extend_from_slice(&value.text);
+                    line.push(b')');
+                }
+                Some(Raw::Unsigned(raw)) if value.text != raw.to_string().as_bytes() => {
+                    line.extend_from_slice(format!("{raw}(").as_bytes());
+                    line.extend_from_slice(&value.text);
+                    line.push(b')');
+                }
+                _ => line.extend_from_slice(&value.text),
+            }
+        }
+        self.keep_text(&line)
+    }
+
+    /// The parameter called `name`, rendered as upstream renders it.
+    fn parameter(&self, name: &[u8]) -> Option<Parameter<'_>> {
+        let task = &self.event.task;
+        let common = match name {
+            b"exe" => Parameter::text(self.process.program.exe()),
+            b"args" => Parameter::text(&self.process.program.args_joined()).into_owned(),
+            b"tid" => Parameter::signed(task.tid.into()),
+            b"pid" => Parameter::signed(task.tgid.into()),
+            b"ptid" => Parameter::signed(task.parent_tgid.into()),
+            b"cwd" => Parameter::text(&self.process.program.cwd),
+            b"comm" => Parameter::text(self.process.comm()),
+            b"tty" => Parameter::unsigned(task.tty.into()),
+            b"vpgid" => Parameter::signed(task.vpgid.into()),
+            b"pgid" => Parameter::signed(task.pgid.into()),
+            b"loginuid" => Parameter::signed((task.loginuid as i32).into()),
+            b"uid" => Parameter::unsigned(task.uid.into()),
+            b"gid" => Parameter::unsigned(task.gid.into()),
+            b"vtid" => Parameter::signed(task.vtid.into()),
+            b"vpid" => Parameter::signed(task.vtgid.into()),
+            _ => Parameter { text: Cow::Borrowed(b""), raw: None },
+        };
+        match &self.event.body {
+            Body::Exec(exec) => match name {
+                b"res" => Some(Parameter::signed(0)),
+                b"filename" => Some(Parameter::text(&exec.filename)),
+                b"trusted_exepath" => Some(Parameter::text(&exec.path)),
+                b"env" => Some(Parameter::text(&exec.envp.split(|b| *b == 0).collect::<Vec<_>>().join(&b' ')).into_owned()),
+                b"exe_ino" => Some(Parameter::unsigned(exec.file.ino)),
+                b"exe_ino_ctime" => Some(Parameter::unsigned(exec.file.ctime_ns as u64)),
+                b"exe_ino_mtime" => Some(Parameter::unsigned(exec.file.mtime_ns as u64)),
+                _ => common.raw.is_some().then_some(common),
+            },
+            Body::Fork(fork) => match name {
+                b"res" => Some(Parameter::signed(fork.child_vtid.into())),
+                _ => common.raw.is_some().then_some(common),
+            },
+            Body::Exit(exit) => match name {
+                b"status" => Some(Parameter::unsigned(exit.status.into())),
+                b"ret" => Some(Parameter::unsigned((exit.status >> 8 & 0xff).into())),
+                b"sig" => Some(Parameter::unsigned((exit.status & 0x7f).into())),
+                b"core" => Some(Parameter::unsigned((exit.status >> 7 & 1).into())),
+                _ => None,
+            },
+            Body::Open(open) => self.open_parameter(open, name),
+            Body::Connect(connect) => self.connect_parameter(connect, name),
+            Body::Cgroup(_) => None,
+        }
+    }
+
+    fn open_parameter(&self, open: &Open, name: &[u8]) -> Option<Parameter<'_>> {
+        Some(match name {
+            b"fd" => descriptor(open.result, b'f', self.name),
+            b"dirfd" if open.dirfd == -100 => Parameter { text: Cow::Borrowed(b"AT_FDCWD"), raw: Some(Raw::Signed(-100)) },
+            b"dirfd" | b"mountfd" => descriptor(open.dirfd.into(), b'd', &[]),
+            b"name" | b"path" => Parameter::text(if open.name.is_empty() { self.name } else { self.keep(&open.name) }),
+            b"flags" | b"creat_flags" => {
+                let flags = falco_open_flags(open);
+                Parameter { text: flag_names(&OPEN_FLAGS, flags).into(), raw: Some(Raw::Unsigned(flags)) }
+            }
+            b"mode" => {
+                let mode = if open.flags & (libc::O_CREAT | libc::O_TMPFILE) as u32 == 0 { 0 } else { open.mode };
+                Parameter { text: Cow::Owned(format!("{mode:o}").into_bytes()), raw: Some(Raw::Unsigned(mode.into())) }
+            }
+            b"resolve" => Parameter::unsigned(0),
+            b"dev" => {
+                let dev = open.file.map_or(0, |file| file.dev);
+                Parameter { text: Cow::Owned(format!("{dev:X}").into_bytes()), raw: Some(Raw::Unsigned(dev.into())) }
+            }
+            b"ino" => Parameter::unsigned(open.file.map_or(0, |file| file.ino)),
+            _ => return None,
+        })
+    }
+
+    fn connect_parameter(&self, connect: &Connect, name: &[u8]) -> Option<Parameter<'_>> {
+        Some(match name {
+            b"res" => Parameter {
+                text: Cow::Borrowed(if connect.result < 0 { result_name(connect.result).as_bytes() } else { b"0" }),
+                raw: Some(Raw::Signed(connect.result)),
+            },
+            b"fd" => descriptor(connect.fd.into(), self.type_char().unwrap_or(b'4'), self.keep(&self.socket_name())),
+            b"tuple" => Parameter { text: Cow::Owned(self.socket_name()), raw: Some(Raw::Bytes) },
+            b"addr" => Parameter { text: Cow::Owned(super::fd::address(&connect.remote)), raw: Some(Raw::Bytes) },
+            _ => return None,
+        })
+    }
+}
+
+/// A parameter as text and, where rules may compare it, raw.
+struct Parameter<'a> {
+    text: Cow<'a, [u8]>,
+    raw: Option<Raw>,
+}
+
+/// What a raw parameter is; text and bytes are in [`Parameter::text`].
+enum Raw {
+    Signed(i64),
+    Unsigned(u64),
+    Text,
+    Bytes,
+}
+
+impl<'a> Parameter<'a> {
+    fn text(text: &'a [u8]) -> Self {
+        // Upstream prints this for an empty text parameter.
+        Self { text: Cow::Borrowed(if text.is_empty() { b"<NA>" } else { text }), raw: Some(Raw::Text) }
+    }
+
+    fn signed(value: i64) -> Self {
+        Self { text: Cow::Owned(value.to_string().into_bytes()), raw: Some(Raw::Signed(value)) }
+    }
+
+    fn unsigned(value: u64) -> Self {
+        Self { text: Cow::Owned(value.to_string().into_bytes()), raw: Some(Raw::Unsigned(value)) }
+    }
+
+    fn into_owned(self) -> Parameter<'static> {
+        Parameter { text: Cow::Owned(self.text.into_owned()), raw: self.raw }
+    }
+}
+
+/// `<f>/path`, the bare `<6>` without a name, or the error.
+fn descriptor(fd: i64, kind: u8, name: &[u8]) -> Parameter<'static> {
+    let text = if fd < 0 {
+        result_name(fd).as_bytes().to_vec()
+    } else {
+        let mut text = vec![b'<', kind, b'>'];
+        text.extend_from_slice(name);
+        text
+    };
+    Parameter { text: Cow::Owned(text), raw: Some(Raw::Signed(fd)) }
+}
+
+pub(super) fn opens_for_reading(open: &Open) -> bool {
+    matches!(open.flags as i32 & libc::O_ACCMODE, libc::O_RDONLY | libc::O_RDWR) && open.flags as i32 & libc::O_PATH == 0
+}
+
+pub(super) fn opens_for_writing(open: &Open) -> bool {
+    matches!(open.flags as i32 & libc::O_ACCMODE, libc::O_WRONLY | libc::O_RDWR) && open.flags as i32 & libc::O_PATH == 0
+}
+
+/// Names and values of open flags as upstream prints them (libs `flags_table.c`, `file_flags`), in its order.
+const OPEN_FLAGS: [(&str, u64); 17] = [
+    ("O_LARGEFILE", 1 << 11),
+    ("O_DIRECTORY", 1 << 10),
+    ("O_DIRECT", 1 << 9),
+    ("O_TRUNC", 1 << 8),
+    ("O_SYNC", 1 << 7),
+    ("O_NONBLOCK", 1 << 6),
+    ("O_EXCL", 1 << 5),
+    ("O_DSYNC", 1 << 4),
+    ("O_APPEND", 1 << 3),
+    ("O_CREAT", 1 << 2),
+    ("O_RDWR", 3),
+    ("O_WRONLY", 2),
+    ("O_RDONLY", 1),
+    ("O_CLOEXEC", 1 << 12),
+    ("O_TMPFILE", 1 << 13),
+    ("O_F_CREATED", 1 << 14),
+    ("FD_UPPER_LAYER", 1 << 15),
+];
+
+/// The kernel's flags in upstream's numbering (libs `ppm_flag_helpers.h`, `open_flags_to_scap`).
+fn falco_open_flags(open: &Open) -> u64 {
+    let flags = open.flags as i32;
+    let mut out = match flags & libc::O_ACCMODE {
+        libc::O_RDONLY => 1,
+        libc::O_WRONLY => 2,
+        _ => 3,
+    };
+    for (kernel, falco) in [
+        (libc::O_CREAT, 1 << 2),
+        (libc::O_APPEND, 1 << 3),
+        (libc::O_DSYNC, 1 << 4),
+        (libc::O_EXCL, 1 << 5),
+        (libc::O_NONBLOCK, 1 << 6),
+        (libc::O_SYNC, 1 << 7),
+        (libc::O_TRUNC, 1 << 8),
+        (libc::O_DIRECT, 1 << 9),
+        (libc::O_DIRECTORY, 1 << 10),
+        (0o100_000, 1 << 11),
+        (libc::O_CLOEXEC, 1 << 12),
+        (libc::O_TMPFILE, 1 << 13),
+    ] {
+        if flags & kernel == kernel {
+            out |= falco;
+        }
+    }
+    if open.created {
+        out |= 1 << 14;
+    }
+    if open.file.and_then(|file| file.overlay).is_some_and(|overlay| overlay.upper) {
+        out |= 1 << 15;
+    }
+    out
+}
+
+fn flag_names(table: &[(&str, u64)], flags: u64) -> Vec<u8> {
+    let mut rest = flags;
+    let mut names: Vec<&str> = Vec::new();
+    for (name, value) in table {
+        if rest & value == *value {
+            names.push(name);
+            rest &= !value;
+        }
+    }
+    names.join("|").into_bytes()
+}
+
+/// `SUCCESS`, or the name of the error.
+pub(super) fn result_name(result: i64) -> &'static str {
+    if result >= 0 {
+        return "SUCCESS";
+    }
+    ERRNO.iter().find(|(value, _)| i64::from(*value) == -result).map_or("EUNKNOWN", |(_, name)| name)
+}
+
+macro_rules! errno {
+    ($($name:ident)*) => { [$((libc::$name, stringify!($name))),*] };
+}
+
+/// Error numbers (`include/uapi/asm-generic/errno-base.h`, `errno.h`).
+const ERRNO: [(i32, &str); 86] = errno![
+    EPERM ENOENT ESRCH EINTR EIO ENXIO E2BIG ENOEXEC EBADF ECHILD EAGAIN ENOMEM EACCES EFAULT ENOTBLK EBUSY EEXIST EXDEV
+    ENODEV ENOTDIR EISDIR EINVAL ENFILE EMFILE ENOTTY ETXTBSY EFBIG ENOSPC ESPIPE EROFS EMLINK EPIPE EDOM ERANGE EDEADLK
+    ENAMETOOLONG ENOLCK ENOSYS ENOTEMPTY ELOOP ENODATA ETIME ENOLINK EPROTO EBADMSG EOVERFLOW EILSEQ EUSERS ENOTSOCK
+    EDESTADDRREQ EMSGSIZE EPROTOTYPE ENOPROTOOPT EPROTONOSUPPORT ESOCKTNOSUPPORT EOPNOTSUPP EPFNOSUPPORT EAFNOSUPPORT
+    EADDRINUSE EADDRNOTAVAIL ENETDOWN ENETUNREACH ENETRESET ECONNABORTED ECONNRESET ENOBUFS EISCONN ENOTCONN ESHUTDOWN
+    ETOOMANYREFS ETIMEDOUT ECONNREFUSED EHOSTDOWN EHOSTUNREACH EALREADY EINPROGRESS ESTALE EDQUOT ENOMEDIUM EMEDIUMTYPE
+    ECANCELED ENOKEY EKEYEXPIRED EKEYREVOKED EKEYREJECTED EOWNERDEAD
+];

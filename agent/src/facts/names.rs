@@ -1,0 +1,117 @@
+//! The names of a file: as asked for, as resolved, and from its file system's own root. Rules are evaluated once
+//! under each distinct one, so that no alias (symbolic link, bind mount, `..`) hides a file from a rule.
+
+use bytes::Bytes;
+
+use crate::event::{Body, Event};
+
+/// The distinct names of an event's file, the resolved one first; a single empty one for events without a file.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Names {
+    first: Bytes,
+    more: [Option<Bytes>; 2],
+}
+
+impl Names {
+    /// The names of `event`'s file.
+    pub fn of(event: &Event) -> Self {
+        let Body::Open(open) = &event.body else { return Self::default() };
+        let asked = asked_for(&open.dir, &open.name);
+        if open.path.is_empty() {
+            // A failed call has only the name it asked for.
+            return Self { first: asked, more: [None, None] };
+        }
+        let mut names = Self { first: open.path.clone(), more: [None, None] };
+        names.add(asked);
+        names.add(open.fs_path.clone());
+        names
+    }
+
+    /// Each name once.
+    pub fn iter(&self) -> impl Iterator<Item = &Bytes> {
+        std::iter::once(&self.first).chain(self.more.iter().flatten())
+    }
+
+    /// The name at a place of [`iter`](Self::iter).
+    pub fn get(&self, place: usize) -> &[u8] {
+        self.iter().nth(place).map_or(&[], |name| name)
+    }
+
+    fn add(&mut self, name: Bytes) {
+        if name.is_empty() || self.iter().any(|known| *known == name) {
+            return;
+        }
+        if let Some(free) = self.more.iter_mut().find(|slot| slot.is_none()) {
+            *free = Some(name);
+        }
+    }
+}
+
+/// `name` as asked for, made absolute from `dir` and cleaned of `.`, `..` and double slashes without looking at the
+/// file system; empty where the directory is not known.
+fn asked_for(dir: &Bytes, name: &Bytes) -> Bytes {
+    if name.first() == Some(&b'/') {
+        if is_clean(name) {
+            return name.clone();
+        }
+        return clean(name);
+    }
+    if name.is_empty() || dir.is_empty() {
+        return Bytes::new();
+    }
+    let mut joined = Vec::with_capacity(dir.len() + 1 + name.len());
+    joined.extend_from_slice(dir);
+    joined.push(b'/');
+    joined.extend_from_slice(name);
+    clean(&joined)
+}
+
+fn is_clean(path: &[u8]) -> bool {
+    path.len() == 1 || path[1..].split(|b| *b == b'/').all(|part| !matches!(part, b"" | b"." | b".."))
+}
+
+fn clean(path: &[u8]) -> Bytes {
+    let mut out: Vec<u8> = Vec::with_capacity(path.len());
+    for part in path.split(|b| *b == b'/') {
+        match part {
+            b"" | b"." => {}
+            b".." => {
+                let parent = out.iter().rposition(|b| *b == b'/').unwrap_or(0);
+                out.truncate(parent);
+            }
+            _ => {
+                out.push(b'/');
+                out.extend_from_slice(part);
+            }
+        }
+    }
+    if out.is_empty() {
+        out.push(b'/');
+    }
+    out.into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_cleaned_without_looking() {
+        for (dir, name, expect) in [
+            ("", "/etc/shadow", "/etc/shadow"),
+            ("", "/etc/../etc//./shadow", "/etc/shadow"),
+            ("/etc", "shadow", "/etc/shadow"),
+            ("/usr/lib", "../../etc/shadow", "/etc/shadow"),
+            ("/", "../../../etc/shadow", "/etc/shadow"),
+            ("/", ".", "/"),
+            ("", "/", "/"),
+            ("", "//", "/"),
+            ("", "shadow", ""),
+            ("/etc", "", ""),
+            ("/tmp", "a\u{7f}\n b", "/tmp/a\u{7f}\n b"),
+        ] {
+            let asked = asked_for(&Bytes::from_static(dir.as_bytes()), &Bytes::from_static(name.as_bytes()));
+            assert_eq!(asked, expect.as_bytes(), "{dir:?} {name:?}");
+        }
+    }
+}

@@ -1,0 +1,384 @@
+//! The main path, in order: record -> decode -> process -> container -> verdict -> rules -> alert.
+//!
+//! One worker runs it; stages are called from here and never call each other. Events leave in the order they came,
+//! except those that wait for an identity (per container, in order) or a verdict (per event and rule).
+
+use std::cell::OnceCell;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bumpalo::Bump;
+use purser_rules::{Alert, AlertOptions, Matches, Outcome, RuleIndex, RuleMatching, RuleSet};
+
+use crate::config::Scope;
+use crate::container::{Container, Lookup};
+use crate::decode::decode;
+use crate::event::{Body, Cgroup, Event};
+use crate::facts::{Lineage, Names, Sight};
+use crate::manifest::{ExecFile, Judgement};
+use crate::outside::Outside;
+use crate::process::{Process, ProcessTable};
+use crate::tally::Tally;
+use crate::waiting::{Held, Parked, Waiting};
+
+/// What the pipeline is told once.
+#[derive(Debug, Clone)]
+pub struct PipelineConfig {
+    /// Whose events are looked at.
+    pub scope: Scope,
+    /// Which of several matching rules are reported.
+    pub matching: RuleMatching,
+    /// How alerts look.
+    pub alerts: AlertOptions,
+    /// How long an event waits for its container's image to be known.
+    pub hold_time: Duration,
+    /// How many events wait at most, for an identity or for a verdict.
+    pub hold_events: usize,
+}
+
+/// An event with all that belongs to it, owned: what is kept of one that has to wait.
+#[derive(Debug)]
+pub struct Seen {
+    /// Running number.
+    pub number: u64,
+    /// The event.
+    pub event: Event,
+    /// Its process.
+    pub process: Arc<Process>,
+    /// Its container; `None` on the host.
+    pub container: Option<Arc<Container>>,
+    /// The event before it, ns since boot.
+    pub previous_boot_ns: u64,
+}
+
+/// A rule and the place of the name it was evaluated under.
+type Match = (RuleIndex, usize);
+
+/// The stages and what they remember.
+pub struct Pipeline<O> {
+    config: PipelineConfig,
+    outside: O,
+    processes: ProcessTable,
+    rules: Arc<RuleSet>,
+    waiting: Waiting,
+    tally: Tally,
+    deliver: Box<dyn FnMut(Alert) + Send>,
+    started_boot_ns: u64,
+    previous_boot_ns: u64,
+    number: u64,
+    matches: Matches,
+    arena: Bump,
+}
+
+impl<O: Outside> Pipeline<O> {
+    /// A pipeline that hands its alerts to `deliver`, which must not block.
+    pub fn new(
+        config: PipelineConfig,
+        outside: O,
+        rules: Arc<RuleSet>,
+        tally: Tally,
+        started_boot_ns: u64,
+        deliver: Box<dyn FnMut(Alert) + Send>,
+    ) -> Self {
+        let waiting = Waiting::new(config.hold_events, config.hold_time);
+        Self {
+            config,
+            outside,
+            processes: ProcessTable::default(),
+            rules,
+            waiting,
+            tally,
+            deliver,
+            started_boot_ns,
+            previous_boot_ns: 0,
+            number: 0,
+            matches: Matches::new(),
+            arena: Bump::new(),
+        }
+    }
+
+    /// Takes in what runs already; call it once, after the sensor is attached.
+    pub fn scan(&mut self) {
+        self.processes.scan(&self.outside);
+    }
+
+    /// One record of the kernel's ring.
+    pub fn record(&mut self, record: &[u8]) {
+        match decode(record) {
+            Ok(event) => self.event(event),
+            Err(error) => self.tally.undecodable(error.reason()),
+        }
+    }
+
+    /// One event, through all stages.
+    pub fn event(&mut self, event: Event) {
+        self.tally.event(event.header.event);
+        if let Body::Cgroup(cgroup) = &event.body {
+            return self.cgroup(cgroup, event.task.tgid);
+        }
+        let process = self.processes.apply(&event, &self.outside);
+        let container = match self.outside.identity(event.task.cgroup_id, event.task.tgid) {
+            Lookup::Host | Lookup::Unknown => None,
+            Lookup::Container(container) => Some(container),
+        };
+        self.number += 1;
+        let previous_boot_ns = std::mem::replace(&mut self.previous_boot_ns, event.header.boot_ns);
+        let seen = Seen { number: self.number, event, process, container, previous_boot_ns };
+        if matches!(seen.event.body, Body::Exec(_)) {
+            self.judge(&seen);
+        }
+        if !self.is_wanted(&seen) {
+            return;
+        }
+        if let Some(container) = &seen.container
+            && self.waiting.must_hold(container)
+        {
+            let lineage = self.lineage_of(&seen);
+            if let Some(Held { seen, .. }) = self.waiting.hold(Held { seen, lineage }, Instant::now()) {
+                // No room: it goes on with what is known of its container, which says so.
+                self.tally.identity_overflow.increment();
+                self.evaluate(seen, None);
+            }
+            return;
+        }
+        self.evaluate(seen, None);
+    }
+
+    /// Takes in answers from outside and lets go of what waited for them or waited too long.
+    /// Gives the time of the next deadline.
+    pub fn tick(&mut self, now: Instant) -> Option<Instant> {
+        let answers = self.outside.answers();
+        for container in answers.containers {
+            for held in self.waiting.identified(&container) {
+                self.evaluate(Seen { container: Some(Arc::clone(&container)), ..held.seen }, Some(held.lineage));
+            }
+        }
+        for (ticket, judgement) in answers.judgements {
+            self.judged(ticket, judgement);
+        }
+        for held in self.waiting.overdue(now) {
+            self.tally.identity_timeout.increment();
+            self.evaluate(held.seen, Some(held.lineage));
+        }
+        self.waiting.next_deadline()
+    }
+
+    /// Something still waits for an answer.
+    pub fn is_waiting(&self) -> bool {
+        !self.waiting.is_empty()
+    }
+
+    /// Ends what still waits: held events are evaluated as they are, parked rules are counted as lost.
+    pub fn finish(&mut self) {
+        for held in self.waiting.all_held() {
+            self.tally.identity_timeout.increment();
+            self.evaluate(held.seen, Some(held.lineage));
+        }
+        self.tally.verdict_shutdown.add(self.waiting.abandon() as u64);
+    }
+
+    /// Brings the numbers of what is kept into the metrics.
+    pub fn publish(&self) {
+        let lengths = [self.processes.len(), self.waiting.held(), self.waiting.parked()];
+        self.tally.publish(self.processes.counters(), lengths.map(|length| length as u64));
+    }
+
+    /// What the pipeline reads from outside.
+    pub fn outside(&self) -> &O {
+        &self.outside
+    }
+
+    fn cgroup(&mut self, cgroup: &Cgroup, maker: u32) {
+        if cgroup.made {
+            self.outside.cgroup_made(cgroup.id, &cgroup.path, maker);
+        } else {
+            self.outside.cgroup_removed(cgroup.id);
+        }
+    }
+
+    fn is_wanted(&self, seen: &Seen) -> bool {
+        (self.config.scope == Scope::All || seen.container.is_some())
+            && self.rules.needs().events.contains(crate::facts::code(seen.event.header.event))
+    }
+
+    /// Asks for the verdict on the program of `seen`'s process, once per program.
+    fn judge(&mut self, seen: &Seen) {
+        let program = &seen.process.program;
+        let Some(container) = &seen.container else {
+            if matches!(seen.event.body, Body::Exec(_)) {
+                self.tally.verdict(crate::manifest::Verdict::Host);
+            }
+            return;
+        };
+        if program.judgement.get().is_some() || program.ticket.get().is_some() {
+            return;
+        }
+        let ticket = self.waiting.ticket(program);
+        let file = ExecFile {
+            identity: program.file.unwrap_or_default(),
+            path: program.path.clone(),
+            fs_path: program.fs_path.clone(),
+            tgid: seen.process.key.tgid,
+            mnt_ns: u32::from(self.is_runtime_own(&seen.process, container)),
+            boot_ns: program.exec_boot_ns,
+        };
+        if let Some(judgement) = self.outside.judge(ticket, container, file) {
+            self.judged(ticket, judgement);
+        }
+    }
+
+    /// A runtime starts itself again inside the container's cgroup before the entry point: such a task still
+    /// has the mount namespace of the process that made it.
+    fn is_runtime_own(&mut self, process: &Process, container: &Container) -> bool {
+        let maker = self.processes.ancestors(process).find(|ancestor| {
+            !matches!(self.outside.identity(ancestor.cgroup_id, ancestor.key.tgid),
+                Lookup::Container(its) if its.id == container.id)
+        });
+        maker.is_some_and(|maker| maker.mnt_ns == process.mnt_ns && maker.mnt_ns != 0)
+    }
+
+    fn judged(&mut self, ticket: u64, judgement: Judgement) {
+        let Some((program, parked)) = self.waiting.judged(ticket) else { return };
+        self.tally.verdict(judgement.verdict);
+        // Each program is asked for once, so the cell is empty.
+        let _first = program.judgement.set(judgement);
+        for parked in parked {
+            self.resume(parked);
+        }
+    }
+
+    /// Evaluates every rule under every name of the event, reports what matches, parks what waits for a verdict.
+    fn evaluate(&mut self, seen: Seen, kept: Option<Vec<Arc<Process>>>) {
+        let names = Names::of(&seen.event);
+        let mut matched: Vec<Match> = Vec::new();
+        let mut pending: Vec<Match> = Vec::new();
+        self.arena.reset();
+        for (place, name) in names.iter().enumerate() {
+            let lineage = kept.as_deref().map_or(Lineage::Table(&self.processes), Lineage::Kept);
+            let sight = sight(&seen, lineage, name, &self.outside, &self.arena, self.started_boot_ns);
+            self.rules.evaluate(&sight, &mut self.matches);
+            matched.extend(self.matches.matched().iter().map(|rule| (*rule, place)));
+            pending.extend(self.matches.pending().iter().map(|rule| (*rule, place)));
+        }
+        if matched.is_empty() && pending.is_empty() {
+            return;
+        }
+        self.decide(seen, &names, kept, matched, pending);
+    }
+
+    fn decide(
+        &mut self,
+        seen: Seen,
+        names: &Names,
+        kept: Option<Vec<Arc<Process>>>,
+        mut matched: Vec<Match>,
+        mut pending: Vec<Match>,
+    ) {
+        // A rule fires once for an event, under the first name that it matches.
+        matched.sort_unstable();
+        matched.dedup_by_key(|(rule, _)| *rule);
+        pending.sort_unstable();
+        pending.retain(|(rule, _)| !matched.iter().any(|(known, _)| known == rule));
+        let mut fallback = None;
+        if self.config.matching == RuleMatching::First
+            && let Some(first) = matched.first().copied()
+        {
+            pending.retain(|(rule, _)| *rule < first.0);
+            matched.truncate(1);
+            if !pending.is_empty() {
+                fallback = Some(first);
+                matched.clear();
+            }
+        }
+        for (rule, place) in matched {
+            let lineage = kept.as_deref().map_or(Lineage::Table(&self.processes), Lineage::Kept);
+            let name = names.get(place);
+            let alert = self.rules.alert(
+                rule,
+                &sight(&seen, lineage, name, &self.outside, &self.arena, self.started_boot_ns),
+                &self.config.alerts,
+            );
+            self.report(rule, alert);
+        }
+        if pending.is_empty() {
+            return;
+        }
+        self.judge(&seen);
+        let lineage = kept.unwrap_or_else(|| self.lineage_of(&seen));
+        let parked = Parked { held: Held { seen, lineage }, pending, fallback };
+        if parked.held.seen.process.program.judgement.get().is_some() {
+            return self.resume(parked);
+        }
+        if !self.waiting.park(parked) {
+            self.tally.verdict_overflow.increment();
+        }
+    }
+
+    /// Decides rules that waited for a verdict, now that there is one.
+    fn resume(&mut self, parked: Parked) {
+        let Parked { held: Held { seen, lineage }, pending, fallback } = parked;
+        let names = Names::of(&seen.event);
+        self.arena.reset();
+        let mut reported: Option<RuleIndex> = None;
+        for (rule, place) in pending.iter().copied() {
+            if reported == Some(rule) || (reported.is_some() && self.config.matching == RuleMatching::First) {
+                continue;
+            }
+            let name = names.get(place);
+            let sight =
+                sight(&seen, Lineage::Kept(&lineage), name, &self.outside, &self.arena, self.started_boot_ns);
+            match self.rules.evaluate_rule(rule, &sight) {
+                Outcome::True => {
+                    let alert = self.rules.alert(rule, &sight, &self.config.alerts);
+                    self.report(rule, alert);
+                    reported = Some(rule);
+                }
+                Outcome::False => {}
+                Outcome::Pending => self.tally.verdict_unknown.increment(),
+            }
+        }
+        if let (None, Some((rule, place))) = (reported, fallback) {
+            let name = names.get(place);
+            let sight =
+                sight(&seen, Lineage::Kept(&lineage), name, &self.outside, &self.arena, self.started_boot_ns);
+            let alert = self.rules.alert(rule, &sight, &self.config.alerts);
+            self.report(rule, alert);
+        }
+    }
+
+    fn report(&mut self, rule: RuleIndex, alert: Alert) {
+        self.tally.matched(rule);
+        (self.deliver)(alert);
+    }
+
+    /// The processes that rules may ask about later: ancestors, session and group leader.
+    fn lineage_of(&self, seen: &Seen) -> Vec<Arc<Process>> {
+        let process = &seen.process;
+        let leaders = [process.sid, process.pgid].into_iter().filter_map(|pid| self.processes.by_pid(pid));
+        self.processes.ancestors(process).chain(leaders).cloned().collect()
+    }
+}
+
+fn sight<'a>(
+    seen: &'a Seen,
+    lineage: Lineage<'a>,
+    name: &'a [u8],
+    outside: &'a dyn Outside,
+    arena: &'a Bump,
+    started_boot_ns: u64,
+) -> Sight<'a> {
+    Sight {
+        number: seen.number,
+        event: &seen.event,
+        process: &seen.process,
+        lineage,
+        container: seen.container.as_deref(),
+        name,
+        epoch_offset_ns: outside.epoch_offset_ns(),
+        started_boot_ns,
+        previous_boot_ns: seen.previous_boot_ns,
+        outside,
+        arena,
+        user_name: OnceCell::new(),
+    }
+}

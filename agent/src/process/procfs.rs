@@ -1,0 +1,196 @@
+//! Processes as `/proc` tells them: what ran before the agent, and what an event left unsaid.
+//! Each answer is a snapshot of a thing that changes: a process that is gone half-way is `None`, never an error.
+
+use std::fs;
+use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::{NS_PER_TICK, Process, ProcessKey, Program};
+use crate::event::FileIdentity;
+
+/// Longest argv kept of a process that was there before the agent.
+const MAX_ARGV: usize = 16 << 10;
+
+/// A mounted procfs.
+#[derive(Debug, Clone)]
+pub struct Procfs {
+    root: PathBuf,
+    cgroup2: Option<PathBuf>,
+}
+
+impl Procfs {
+    /// `root` is usually `/proc`; `cgroup2` the mount point of the cgroup2 hierarchy, where there is one.
+    pub fn new(root: impl Into<PathBuf>, cgroup2: Option<PathBuf>) -> Self {
+        Self { root: root.into(), cgroup2 }
+    }
+
+    /// Pids of all processes, kernel threads included.
+    pub fn processes(&self) -> Vec<u32> {
+        let Ok(entries) = fs::read_dir(&self.root) else { return Vec::new() };
+        entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect()
+    }
+
+    /// One process; `None` when it is gone.
+    pub fn process(&self, tgid: u32) -> Option<Process> {
+        let dir = self.root.join(tgid.to_string());
+        let stat = Stat::parse(&fs::read(dir.join("stat")).ok()?)?;
+        let status = fs::read(dir.join("status")).ok()?;
+        let parent = self.start_of(stat.ppid).map(|ticks| ProcessKey { tgid: stat.ppid, start_ticks: ticks });
+        let mut argv = fs::read(dir.join("cmdline")).unwrap_or_default();
+        argv.truncate(MAX_ARGV);
+        if argv.last() == Some(&0) {
+            argv.pop();
+        }
+        let start_boottime_ns = stat.start_ticks * NS_PER_TICK;
+        Some(Process {
+            key: ProcessKey { tgid, start_ticks: stat.start_ticks },
+            parent,
+            start_boottime_ns,
+            vtgid: last_of_row(&status, b"NStgid:").unwrap_or(tgid),
+            sid: stat.sid,
+            pgid: stat.pgid,
+            vpgid: last_of_row(&status, b"NSpgid:").unwrap_or(stat.pgid),
+            tty: stat.tty,
+            uid: first_of_row(&status, b"Uid:").unwrap_or(0),
+            loginuid: fs::read_to_string(dir.join("loginuid"))
+                .ok()
+                .and_then(|t| t.trim().parse().ok())
+                .unwrap_or(u32::MAX),
+            cgroup_id: self.cgroup_id(&dir).unwrap_or(0),
+            mnt_ns: namespace(&dir.join("ns/mnt")).unwrap_or(0),
+            comm: stat.comm,
+            program: Arc::new(Program {
+                path: link(&dir.join("exe")),
+                argv: argv.into(),
+                cwd: link(&dir.join("cwd")),
+                file: fs::metadata(dir.join("exe")).ok().map(|m| identity(&m)),
+                exec_boot_ns: start_boottime_ns,
+                ..Program::default()
+            }),
+        })
+    }
+
+    fn start_of(&self, tgid: u32) -> Option<u64> {
+        if tgid == 0 {
+            return None;
+        }
+        Some(Stat::parse(&fs::read(self.root.join(tgid.to_string()).join("stat")).ok()?)?.start_ticks)
+    }
+
+    /// The inode of the process's cgroup2 directory, which is the id that BPF reports.
+    fn cgroup_id(&self, dir: &Path) -> Option<u64> {
+        let mount = self.cgroup2.as_ref()?;
+        let text = fs::read(dir.join("cgroup")).ok()?;
+        let path = text.split(|b| *b == b'\n').find_map(|line| line.strip_prefix(b"0::"))?;
+        let path = Path::new(std::ffi::OsStr::from_bytes(path.strip_prefix(b"/").unwrap_or(path)));
+        Some(fs::metadata(mount.join(path)).ok()?.ino())
+    }
+}
+
+/// Fields of `/proc/PID/stat` (`fs/proc/array.c`, `do_task_stat`).
+struct Stat {
+    comm: [u8; 16],
+    ppid: u32,
+    pgid: u32,
+    sid: u32,
+    tty: u32,
+    start_ticks: u64,
+}
+
+impl Stat {
+    fn parse(text: &[u8]) -> Option<Self> {
+        // The name is in parentheses and may hold blanks and parentheses: the last one closes it.
+        let open = text.iter().position(|b| *b == b'(')?;
+        let close = text.iter().rposition(|b| *b == b')')?;
+        let name = text.get(open + 1..close)?;
+        let mut comm = [0; 16];
+        let length = name.len().min(15);
+        comm[..length].copy_from_slice(&name[..length]);
+        let rest = str::from_utf8(text.get(close + 1..)?).ok()?;
+        let fields: Vec<&str> = rest.split_ascii_whitespace().collect();
+        let number = |index: usize| fields.get(index)?.parse::<i64>().ok();
+        Some(Self {
+            comm,
+            ppid: u32::try_from(number(1)?).ok()?,
+            // A process whose session leader lies outside this pid namespace has 0 here, a kernel thread -1 as tty group.
+            pgid: u32::try_from(number(2)?).unwrap_or(0),
+            sid: u32::try_from(number(3)?).unwrap_or(0),
+            tty: number(4)? as u32,
+            start_ticks: u64::try_from(number(19)?).ok()?,
+        })
+    }
+}
+
+fn row<'a>(status: &'a [u8], key: &[u8]) -> Option<std::str::SplitAsciiWhitespace<'a>> {
+    let line = status.split(|b| *b == b'\n').find_map(|line| line.strip_prefix(key))?;
+    Some(str::from_utf8(line).ok()?.split_ascii_whitespace())
+}
+
+fn first_of_row(status: &[u8], key: &[u8]) -> Option<u32> {
+    row(status, key)?.next()?.parse().ok()
+}
+
+fn last_of_row(status: &[u8], key: &[u8]) -> Option<u32> {
+    row(status, key)?.next_back()?.parse().ok()
+}
+
+fn link(path: &Path) -> Bytes {
+    let Ok(target) = fs::read_link(path) else { return Bytes::new() };
+    let target = target.as_os_str().as_bytes();
+    Bytes::copy_from_slice(target.strip_suffix(b" (deleted)").unwrap_or(target))
+}
+
+fn namespace(path: &Path) -> Option<u32> {
+    // `mnt:[4026531841]`
+    let target = fs::read_link(path).ok()?;
+    target.to_str()?.split_once('[')?.1.strip_suffix(']')?.parse().ok()
+}
+
+/// What `stat` knows of a file. Through an overlay that is less than the kernel's event says: no layer, no real inode.
+fn identity(metadata: &fs::Metadata) -> FileIdentity {
+    let dev = metadata.dev();
+    FileIdentity {
+        dev: rustix::fs::major(dev) << 20 | rustix::fs::minor(dev),
+        ino: metadata.ino(),
+        mode: metadata.mode(),
+        uid: metadata.uid(),
+        gid: metadata.gid(),
+        nlink: metadata.nlink() as u32,
+        size: metadata.size(),
+        ctime_ns: metadata.ctime() * 1_000_000_000 + metadata.ctime_nsec(),
+        mtime_ns: metadata.mtime() * 1_000_000_000 + metadata.mtime_nsec(),
+        ..FileIdentity::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_own_process_is_read_whole() {
+        let procfs = Procfs::new("/proc", None);
+        let own = procfs.process(std::process::id()).expect("own process");
+        assert_eq!(own.key.tgid, std::process::id());
+        assert_eq!(own.program.path, std::env::current_exe().unwrap().as_os_str().as_bytes());
+        let argv: Vec<Vec<u8>> = std::env::args_os().map(|a| a.as_bytes().to_vec()).collect();
+        assert_eq!(own.program.argv, argv.join(&0));
+        assert_eq!(own.parent.map(|p| p.tgid), Some(std::os::unix::process::parent_id()));
+        assert!(own.start_boottime_ns > 0);
+        assert!(procfs.processes().contains(&std::process::id()));
+    }
+
+    #[test]
+    fn a_name_cannot_break_the_stat_line() {
+        let stat = Stat::parse(b"7 (a) R 1 (x\n) S 3 4 5 6 7 0 0 0 0 0 0 0 0 0 20 0 1 0 99 0 0\n").unwrap();
+        assert_eq!(&stat.comm[..8], b"a) R 1 (");
+        assert_eq!((stat.ppid, stat.pgid, stat.sid, stat.tty, stat.start_ticks), (3, 4, 5, 6, 99));
+        for bad in [&b""[..], b"7 (a", b"7 (a)", b"7 (a) S x", b"7 )a( S 1", b"7 (a) S 1 2 3 4"] {
+            assert!(Stat::parse(bad).is_none());
+        }
+    }
+}
