@@ -213,7 +213,7 @@ sections! {
         /// The largest layer that is read, as distributed.
         max_layer_bytes: Size = Size(16 << 30),
         /// How long an alert waits for the manifest of its image; then the verdict is `unverifiable`.
-        pending_timeout: Span = Span(std::time::Duration::from_secs(60)),
+        pending_timeout: Span = Span(std::time::Duration::from_mins(1)),
         /// Threads that read layers and hash files.
         workers: u16 = 1,
     }
@@ -430,9 +430,8 @@ impl Config {
             return fail("manifest.workers", "must be from 1 to 64".to_owned());
         }
         for selection in &self.rules {
-            let selector = match (&selection.enable, &selection.disable) {
-                (Some(selector), None) | (None, Some(selector)) => selector,
-                _ => return fail("rules", "each item is either `enable:` or `disable:`".to_owned()),
+            let ((Some(selector), None) | (None, Some(selector))) = (&selection.enable, &selection.disable) else {
+                return fail("rules", "each item is either `enable:` or `disable:`".to_owned());
             };
             if selector.rule.is_some() == selector.tag.is_some() {
                 return fail("rules", "each `enable:` and `disable:` has either `rule:` or `tag:`".to_owned());

@@ -48,8 +48,11 @@ pub(super) fn execute(command: &RulesCommand) -> anyhow::Result<()> {
     }
 }
 
+/// Name and content of a rule file.
+pub(crate) type RuleFile = (String, Vec<u8>);
+
 /// The text of the rule files at `paths`, directories opened up.
-pub fn read(paths: &[PathBuf]) -> anyhow::Result<Vec<(String, Vec<u8>)>> {
+pub(crate) fn read(paths: &[PathBuf]) -> anyhow::Result<Vec<RuleFile>> {
     let read = |path: PathBuf| {
         let text = std::fs::read(&path).with_context(|| format!("cannot read the rules {}", path.display()))?;
         Ok((path.to_string_lossy().into_owned(), text))
@@ -114,13 +117,13 @@ fn fields(prefix: &str, json: bool) -> anyhow::Result<()> {
 }
 
 impl Files {
-    fn open(&self) -> anyhow::Result<(Vec<(String, Vec<u8>)>, LoadOptions)> {
+    fn open(&self) -> anyhow::Result<(Vec<RuleFile>, LoadOptions)> {
         let config = load(self.config.as_deref())?;
         let paths = if self.paths.is_empty() { &config.rules_files } else { &self.paths };
         Ok((read(paths)?, config.load_options()))
     }
 }
 
-fn sources(texts: &[(String, Vec<u8>)]) -> Vec<Source<'_>> {
+fn sources(texts: &[RuleFile]) -> Vec<Source<'_>> {
     texts.iter().map(|(name, text)| Source { name, text }).collect()
 }
