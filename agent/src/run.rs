@@ -82,10 +82,10 @@ pub fn run(config: Config, duration: Option<Duration>) -> Result<Summary> {
             published = Instant::now();
         }
     }
+    let (tier, hooks) = (sensor.tier().in_use.to_string(), attached(&sensor));
     finish(&mut sensor, &mut pipeline, &wake)?;
     publish(&sensor, &pipeline, &metrics);
     let enabled = rules.rules().iter().filter(|rule| rule.enabled).count();
-    let (tier, hooks) = (sensor.tier().in_use.to_string(), attached(&sensor));
     drop(pipeline);
     if let Ok(sinks) = Arc::try_unwrap(sinks) {
         sinks.finish(END);
