@@ -18,6 +18,7 @@ use clap::{Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
 
 pub use self::{
+    rules::{RuleFile, read as read_rules},
     run::{Run, RunArgs},
     summary::Summary,
 };

@@ -49,10 +49,10 @@ pub(super) fn execute(command: &RulesCommand) -> anyhow::Result<()> {
 }
 
 /// Name and content of a rule file.
-pub(crate) type RuleFile = (String, Vec<u8>);
+pub type RuleFile = (String, Vec<u8>);
 
 /// The text of the rule files at `paths`, directories opened up.
-pub(crate) fn read(paths: &[PathBuf]) -> anyhow::Result<Vec<RuleFile>> {
+pub fn read(paths: &[PathBuf]) -> anyhow::Result<Vec<RuleFile>> {
     let read = |path: PathBuf| {
         let text = std::fs::read(&path).with_context(|| format!("cannot read the rules {}", path.display()))?;
         Ok((path.to_string_lossy().into_owned(), text))
