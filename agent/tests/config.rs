@@ -1,7 +1,7 @@
 //! `purser.yaml`: its defaults, its errors, and its reference.
 #![allow(clippy::expect_used, clippy::panic, reason = "a failed expectation is a failed test")]
 
-use std::{fs, path::Path};
+use std::{fs, path::Path, time::Duration};
 
 use purser::config::{Config, ConfigError, Scope, Size, Span, TierChoice};
 use purser_rules::{ExtraFieldSpec, Priority, RuleMatching, Selection, Selector};
@@ -49,10 +49,12 @@ webserver: {enabled: true, listen_address: "::1", listen_port: 0, k8s_healthz_en
 scope: containers
 sensor: {tier: c, ring_bytes: 1MiB, compat32: off}
 container_engines:
-  containerd: {enabled: false, sockets: [/a.sock]}
-  podman: {enabled: false, roots: [/p]}
-  runc: {enabled: false, roots: []}
-manifest: {cache_dir: /c, cache_max_bytes: 2MiB, max_file_bytes: 3MiB, max_layer_bytes: 4MiB, pending_timeout: 5s, workers: 6}
+  host_root: /host
+  timeout: 4s
+  containerd: {daemons: [{socket: /a.sock, state: /a}]}
+  podman: {roots: [/p]}
+  runc: {roots: [/r]}
+manifest: {cache_dir: /c, cache_max_bytes: 2MiB, memory_max_bytes: 9MiB, max_file_bytes: 3MiB, max_layer_bytes: 4MiB, pending_timeout: 5s, workers: 6}
 hold: {max_events: 7, max_time: 80ms}
 "#;
     let config = parse(text).expect("valid");
@@ -68,7 +70,7 @@ hold: {max_events: 7, max_time: 80ms}
         (config.scope, config.sensor.tier, config.sensor.ring_bytes),
         (Scope::Containers, TierChoice::C, Size(1 << 20))
     );
-    assert_eq!(config.hold.max_time, Span(std::time::Duration::from_millis(80)));
+    assert_eq!(config.hold.max_time, Span(Duration::from_millis(80)));
     assert_eq!(config.listen(), "[::1]:0".parse().ok());
 
     assert_eq!(RuleMatching::from(config.rule_matching), RuleMatching::All);
@@ -92,6 +94,16 @@ hold: {max_events: 7, max_time: 80ms}
         ]
     );
     assert!(!append.suggested_output);
+
+    let containers = config.containers();
+    assert_eq!((containers.host_root.as_path(), containers.api_timeout), (Path::new("/host"), Duration::from_secs(4)));
+    assert_eq!(containers.containerd[0].socket, Path::new("/a.sock"));
+    assert_eq!(containers.containerd[0].state, Path::new("/a"));
+    assert_eq!((containers.storage_roots, containers.runc_roots), (vec!["/p".into()], vec!["/r".into()]));
+    let verdicts = config.verdicts();
+    assert_eq!((verdicts.builders, verdicts.hashers, verdicts.queue), (6, 6, 7));
+    assert_eq!((verdicts.pending_timeout, verdicts.manifest_bytes), (Duration::from_secs(5), 9 << 20));
+    assert_eq!(verdicts.hash.max_file_bytes, 3 << 20);
 }
 
 /// Each leaf key with its value.
@@ -170,6 +182,10 @@ fn errors_name_the_place_and_the_remedy() {
         ("webserver: {k8s_healthz_endpoint: '/{x}'}", "is not a path"),
         ("file_output: {enabled: true, filename: ''}", "file_output.filename: is empty"),
         ("rules: [{enable: {rule: a}, disable: {rule: b}}]", "each item is either `enable:` or `disable:`"),
+        (
+            "container_engines: {containerd: {daemons: [{socket: /x}]}}",
+            "container_engines.containerd.daemons: each daemon needs `socket:` and `state:`",
+        ),
         ("rules: [{enable: {}}]", "each `enable:` and `disable:` has either `rule:` or `tag:`"),
         ("append_output: [{extra_fields: [{a: b, c: d}]}]", "one field per item"),
         ("rules_files: [", "purser.yaml:2:1: did not find expected node content"),
@@ -192,12 +208,11 @@ fn files_that_cannot_be_read() {
     fs::write(&path, vec![b'#'; (1 << 20) + 1]).expect("written");
     assert!(Config::load(Some(&path)).expect_err("too large").to_string().contains("larger than 1MiB"));
     // Anchors that multiply: refused, not expanded.
-    let bomb = "a: &a [x, x, x, x, x, x, x, x, x]\n".to_owned()
-        + &(b'b'..=b'j')
-            .map(|c| (c as char, (c - 1) as char))
-            .map(|(n, p)| format!("{n}: &{n} [*{p}, *{p}, *{p}, *{p}, *{p}, *{p}, *{p}]\n"))
-            .collect::<String>()
-        + "rules_files: *j\n";
+    let mut bomb = "a: &a [x, x, x, x, x, x, x, x, x]\n".to_owned();
+    for (previous, next) in ('a'..='i').zip('b'..='j') {
+        bomb += &format!("{next}: &{next} [*{previous}, *{previous}, *{previous}, *{previous}, *{previous}]\n");
+    }
+    bomb += "rules_files: *j\n";
     assert!(parse(&bomb).is_err());
 }
 

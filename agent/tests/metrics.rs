@@ -191,7 +191,9 @@ fn bad_clients_do_no_harm() {
     let server = serve(metrics(), &Arc::default());
     // Silent ones hold fewer places than there are; garbage is answered or cut off.
     let silent: Vec<_> = (0..60).map(|_| TcpStream::connect(server.address()).expect("connected")).collect();
-    for garbage in [&b"\x16\x03\x01\x02\x00"[..], b"GET\r\n\r\n", b"GET / HTTP/9\r\n\r\n", &[b'A'; 64 << 10]] {
+    for garbage in
+        [&b"\x16\x03\x01\x02\x00"[..], b"GET\r\n\r\n", b"GET / HTTP/9\r\n\r\n", "A".repeat(64 << 10).as_bytes()]
+    {
         let mut stream = TcpStream::connect(server.address()).expect("connected");
         // A reset while writing, or while reading, is an answer too.
         let _ = stream.write_all(garbage);
@@ -249,7 +251,7 @@ fn a_real_prometheus_scrapes_it() {
             }
         }
         assert!(
-            start.elapsed() < Duration::from_secs(60),
+            start.elapsed() < Duration::from_mins(1),
             "never scraped: {}",
             std::fs::read_to_string(directory.path().join("log")).unwrap_or_default()
         );

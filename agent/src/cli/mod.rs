@@ -4,7 +4,8 @@
 //! command line).
 
 mod generate;
-pub(crate) mod rules;
+mod manifest;
+mod rules;
 mod run;
 mod summary;
 
@@ -18,6 +19,7 @@ use clap::{Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
 
 pub use self::{
+    rules::{RuleFile, read as read_rules},
     run::{Run, RunArgs},
     summary::Summary,
 };
@@ -49,6 +51,9 @@ pub enum Command {
     /// Check, list and describe rules.
     #[command(subcommand)]
     Rules(rules::RulesCommand),
+    /// Build and show the expected manifest of an image.
+    #[command(subcommand)]
+    Manifest(manifest::ManifestCommand),
     /// Print a completion script for a shell.
     Completions {
         /// The shell.
@@ -68,6 +73,7 @@ pub fn main(run: Run) -> ExitCode {
     let result = match cli.command {
         Command::Run(args) => run::execute(&args, run),
         Command::Rules(command) => rules::execute(&command),
+        Command::Manifest(command) => manifest::execute(&command),
         Command::Completions { shell } => generate::completions(shell),
         Command::Man { dir } => generate::man(dir.as_deref()),
     };

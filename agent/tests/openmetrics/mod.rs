@@ -84,8 +84,8 @@ pub(crate) fn parse(text: &str) -> Result<Exposition, String> {
         if value.is_empty() || !value.bytes().all(|byte| b"0123456789+-.eE".contains(&byte)) {
             return Err(fail("not a number"));
         }
-        let value: f64 = value.parse().map_err(|_| fail("not a number"))?;
-        if (suffix == "_total" && value < 0.0) || (suffix == "_info" && value != 1.0) {
+        let value: f64 = value.parse().ok().ok_or_else(|| fail("not a number"))?;
+        if (suffix == "_total" && value < 0.0) || (suffix == "_info" && (value - 1.0).abs() > 0.0) {
             return Err(fail("a value that the type forbids"));
         }
         if samples.insert((name.to_owned(), labels), value).is_some() {
