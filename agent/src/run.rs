@@ -95,11 +95,7 @@ pub fn run(config: Config, duration: Option<Duration>) -> Result<Summary> {
 }
 
 fn load_rules(config: &Config) -> Result<RuleSet> {
-    let texts = if config.rules_files.is_empty() {
-        vec![("purser.yaml (embedded)".to_owned(), purser_rules::DEFAULT_RULES.as_bytes().to_vec())]
-    } else {
-        crate::cli::rules::read(&config.rules_files)?
-    };
+    let texts = crate::cli::rules::read(&config.rules_files)?;
     let sources: Vec<Source<'_>> = texts.iter().map(|(name, text)| Source { name, text }).collect();
     let (rules, warnings) =
         RuleSet::load(&sources, &config.load_options()).context("the rules cannot be used; see `purser rules check`")?;

@@ -4,7 +4,7 @@
 //! command line).
 
 mod generate;
-mod rules;
+pub(crate) mod rules;
 mod run;
 mod summary;
 
