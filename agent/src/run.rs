@@ -3,7 +3,6 @@
 //! The worker is this thread. It waits for the kernel's ring and for answers from other threads on one `poll`.
 
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -16,12 +15,12 @@ use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec};
 use crate::alert::Numbering;
 use crate::cli::Summary;
 use crate::config::Config;
-use crate::container::{ContainerdEndpoint, Containers, ContainersConfig};
+use crate::container::Containers;
 use crate::event::EventType;
 use crate::facts;
 use crate::http::{Health, Server};
 use crate::live::{self, Live};
-use crate::manifest::{self, ManifestCache, VerdictService, hash::HashLimits};
+use crate::manifest::{ManifestCache, VerdictService};
 use crate::metrics::Metrics;
 use crate::outside::Outside;
 use crate::pipeline::{Pipeline, PipelineConfig};
@@ -95,7 +94,7 @@ pub fn run(config: Config, duration: Option<Duration>) -> Result<Summary> {
 }
 
 fn load_rules(config: &Config) -> Result<RuleSet> {
-    let texts = crate::cli::rules::read(&config.rules_files)?;
+    let texts = crate::cli::read_rules(&config.rules_files)?;
     let sources: Vec<Source<'_>> = texts.iter().map(|(name, text)| Source { name, text }).collect();
     let (rules, warnings) =
         RuleSet::load(&sources, &config.load_options()).context("the rules cannot be used; see `purser rules check`")?;
@@ -107,36 +106,13 @@ fn load_rules(config: &Config) -> Result<RuleSet> {
 
 fn outside(config: &Config, wake: &Wake) -> Result<Live> {
     let cgroup2 = live::cgroup2_mount().context("cannot read /proc/self/mountinfo")?;
-    let mut containers = Containers::new(&containers_config(config))?;
+    let mut containers = Containers::new(&config.containers())?;
     containers.scan();
     let waker = wake.clone();
     let cache = ManifestCache::open(&config.manifest)?;
-    let verdicts = VerdictService::start(verdicts_config(config), cache, Box::new(move || waker.wake()))
+    let verdicts = VerdictService::start(config.verdicts(), cache, Box::new(move || waker.wake()))
         .context("cannot start the threads that judge programs")?;
     Ok(Live::new(Procfs::new("/proc", cgroup2), containers, verdicts))
-}
-
-fn containers_config(config: &Config) -> ContainersConfig {
-    let engines = &config.container_engines;
-    let endpoint = |socket: &PathBuf| ContainerdEndpoint {
-        socket: socket.clone(),
-        state: socket.parent().map_or_else(|| "/run/containerd".into(), Path::to_owned),
-    };
-    ContainersConfig {
-        containerd: engines.containerd.sockets.iter().map(endpoint).collect(),
-        storage_roots: engines.podman.roots.clone(),
-        runc_roots: engines.runc.roots.clone(),
-        ..ContainersConfig::default()
-    }
-}
-
-fn verdicts_config(config: &Config) -> manifest::Config {
-    manifest::Config {
-        builders: config.manifest.workers.into(),
-        pending_timeout: config.manifest.pending_timeout.0,
-        hash: HashLimits { max_file_bytes: config.manifest.max_file_bytes.0, ..HashLimits::default() },
-        ..manifest::Config::default()
-    }
 }
 
 /// What the rules need of the kernel. Processes and cgroups are always followed: identity rests on them.
