@@ -51,8 +51,11 @@ pub(super) fn execute(command: &RulesCommand) -> anyhow::Result<()> {
 /// Name and content of a rule file.
 pub type RuleFile = (String, Vec<u8>);
 
-/// The text of the rule files at `paths`, directories opened up.
+/// The text of the rule files at `paths`, directories opened up; of the embedded rules if there are none.
 pub fn read(paths: &[PathBuf]) -> anyhow::Result<Vec<RuleFile>> {
+    if paths.is_empty() {
+        return Ok(vec![("purser.yaml (embedded)".to_owned(), purser_rules::DEFAULT_RULES.as_bytes().to_vec())]);
+    }
     let read = |path: PathBuf| {
         let text = std::fs::read(&path).with_context(|| format!("cannot read the rules {}", path.display()))?;
         Ok((path.to_string_lossy().into_owned(), text))
