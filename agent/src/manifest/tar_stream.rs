@@ -386,7 +386,7 @@ mod tests {
     fn header(kind: u8, path: &str, size: u64) -> tar::Header {
         let mut header = tar::Header::new_ustar();
         header.set_path(path).unwrap();
-        header.set_entry_type(tar::EntryType::new(kind));
+        header.as_mut_bytes()[156] = kind;
         header.set_mode(0o755);
         header.set_uid(1);
         header.set_gid(2);

@@ -97,10 +97,6 @@ impl Tree {
         (files, links, self.ambiguities)
     }
 
-    pub(super) fn get(&self, path: &[u8]) -> Option<&Node> {
-        self.nodes.get(path)
-    }
-
     /// Why unpackers may disagree.
     pub(super) fn ambiguous(&mut self, what: &str, path: &[u8]) {
         if self.ambiguities.len() < MAX_AMBIGUITIES {
