@@ -1,4 +1,4 @@
-//! The binary `purser`: the command line and the agent behind it are in the library.
+//! The binary `purser`: the command line, and nothing else.
 
 fn main() -> std::process::ExitCode {
     purser::cli::main(purser::run::run)

@@ -81,10 +81,10 @@ pub fn run(config: Config, duration: Option<Duration>) -> Result<Summary> {
             published = Instant::now();
         }
     }
+    let (tier, hooks) = (sensor.tier().in_use.to_string(), attached(&sensor));
     finish(&mut sensor, &mut pipeline, &wake)?;
     publish(&sensor, &pipeline, &metrics);
     let enabled = rules.rules().iter().filter(|rule| rule.enabled).count();
-    let (tier, hooks) = (sensor.tier().used.to_string(), attached(&sensor));
     drop(pipeline);
     if let Ok(sinks) = Arc::try_unwrap(sinks) {
         sinks.finish(END);
@@ -94,11 +94,7 @@ pub fn run(config: Config, duration: Option<Duration>) -> Result<Summary> {
 }
 
 fn load_rules(config: &Config) -> Result<RuleSet> {
-    let texts = if config.rules_files.is_empty() {
-        vec![("purser.yaml (embedded)".to_owned(), purser_rules::DEFAULT_RULES.as_bytes().to_vec())]
-    } else {
-        crate::cli::read_rules(&config.rules_files)?
-    };
+    let texts = crate::cli::read_rules(&config.rules_files)?;
     let sources: Vec<Source<'_>> = texts.iter().map(|(name, text)| Source { name, text }).collect();
     let (rules, warnings) =
         RuleSet::load(&sources, &config.load_options()).context("the rules cannot be used; see `purser rules check`")?;

@@ -51,7 +51,7 @@ pub(super) fn execute(command: &RulesCommand) -> anyhow::Result<()> {
 /// Name and content of a rule file.
 pub type RuleFile = (String, Vec<u8>);
 
-/// The text of the rule files at `paths`, directories opened up; of the embedded rules if there are none.
+/// The text of the rule files at `paths`, directories opened up; without paths, of the embedded rules.
 pub fn read(paths: &[PathBuf]) -> anyhow::Result<Vec<RuleFile>> {
     if paths.is_empty() {
         return Ok(vec![("purser.yaml (embedded)".to_owned(), purser_rules::DEFAULT_RULES.as_bytes().to_vec())]);
