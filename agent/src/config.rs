@@ -29,7 +29,7 @@ pub use self::{
 use crate::{
     alert::Priority,
     container::{ContainerdEndpoint, ContainersConfig},
-    manifest::{self, hash::HashLimits},
+    manifest::{self, LayerLimits, hash::HashLimits},
 };
 
 /// Where `purser run` looks when `--config` is not given; a missing file there means the defaults.
@@ -399,7 +399,12 @@ impl Config {
         }
     }
 
-    /// Limits of the verdict service; the caller knows the host's mount namespace.
+    /// Limits of reading layers.
+    pub fn layer_limits(&self) -> LayerLimits {
+        LayerLimits { inflated_bytes: self.manifest.max_layer_bytes.0, ..LayerLimits::default() }
+    }
+
+    /// Limits of the verdict service.
     pub fn verdicts(&self) -> manifest::Config {
         let defaults = manifest::Config::default();
         manifest::Config {

@@ -20,7 +20,7 @@ use crate::event::EventType;
 use crate::facts;
 use crate::http::{Health, Server};
 use crate::live::{self, Live};
-use crate::manifest::{ManifestCache, VerdictService};
+use crate::manifest::{DiskCache, ManifestStore, VerdictService};
 use crate::metrics::Metrics;
 use crate::outside::Outside;
 use crate::pipeline::{Pipeline, PipelineConfig};
@@ -109,10 +109,18 @@ fn outside(config: &Config, wake: &Wake) -> Result<Live> {
     let mut containers = Containers::new(&config.containers())?;
     containers.scan();
     let waker = wake.clone();
-    let cache = ManifestCache::open(&config.manifest)?;
-    let verdicts = VerdictService::start(config.verdicts(), cache, Box::new(move || waker.wake()))
+    let verdicts = VerdictService::start(config.verdicts(), manifest_store(config), Box::new(move || waker.wake()))
         .context("cannot start the threads that judge programs")?;
     Ok(Live::new(Procfs::new("/proc", cgroup2), containers, verdicts))
+}
+
+fn manifest_store(config: &Config) -> ManifestStore {
+    let directory = &config.manifest.cache_dir;
+    let cache = DiskCache::open(directory, config.manifest.cache_max_bytes.0);
+    if let Err(error) = &cache {
+        tracing::warn!("manifests are not kept between runs: {error}");
+    }
+    ManifestStore::new(cache.ok(), config.layer_limits())
 }
 
 /// What the rules need of the kernel. Processes and cgroups are always followed: identity rests on them.

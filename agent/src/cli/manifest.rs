@@ -15,7 +15,7 @@ use clap::{Args, Subcommand};
 use super::{load, one_line, print, say};
 use crate::{
     container::{Image, ImageRef, image_by_reference},
-    manifest::{self, LayerLimits, Progress, json},
+    manifest::{self, Progress, json},
 };
 
 /// What to do with manifests.
@@ -92,7 +92,7 @@ pub(super) fn execute(command: &ManifestCommand) -> anyhow::Result<()> {
 
 fn build(args: &BuildArgs) -> anyhow::Result<()> {
     let config = load(args.config.as_deref())?;
-    let limits = LayerLimits { inflated_bytes: config.manifest.max_layer_bytes.0, ..LayerLimits::default() };
+    let limits = config.layer_limits();
     let image = args.image()?;
     let mut teller = Teller::new();
     let manifest = manifest::build(&image, None, &limits, &mut |progress| teller.tell(&progress))
