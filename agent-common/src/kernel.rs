@@ -109,6 +109,9 @@ facts! {
     MOUNT_ROOT = Offset(&["mount.mnt.mnt_root"]);
     MOUNT_SB = Offset(&["mount.mnt.mnt_sb"]);
     MOUNT_PARENT = Offset(&["mount.mnt_parent"]);
+    MOUNT_OVERMOUNT = OptionalOffset(&["mount.overmount"]);
+    MOUNT_MOUNTS = Offset(&["mount.mnt_mounts"]);
+    MOUNT_CHILD = Offset(&["mount.mnt_child"]);
     MOUNT_MOUNTPOINT = Offset(&["mount.mnt_mountpoint"]);
     DENTRY_NAME = Offset(&["dentry.d_name.name"]);
     DENTRY_NAME_LEN = Offset(&["dentry.d_name.len"]);

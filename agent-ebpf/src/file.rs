@@ -2,7 +2,7 @@
 
 use agent_common::{FileFlags, FileRecord, OverlayRecord, fact};
 
-use crate::object::{Object, Raw, Typed, have};
+use crate::object::{Object, Raw, Typed, have, value};
 
 /// `OVERLAYFS_SUPER_MAGIC` (`include/uapi/linux/magic.h`)
 const OVERLAYFS: u64 = 0x794c_7630;
@@ -30,17 +30,36 @@ pub unsafe fn fill<K: Object>(record: &mut FileRecord, inode: K, task: Typed) {
         record.nlink = inode.u32::<{ fact::INODE_NLINK }>();
         record.layer = 0;
         record.flags = 0;
-        let root = task
-            .object::<{ fact::TASK_NSPROXY }>()
-            .object::<{ fact::NSPROXY_MNT_NS }>()
-            .object::<{ fact::MNT_NAMESPACE_ROOT }>()
-            .object::<{ fact::MOUNT_SB }>();
-        if root.address() == superblock.address() {
+        if root_superblock(task).address() == superblock.address() {
             record.flags |= FileFlags::ON_ROOTFS;
         }
         if record.magic == OVERLAYFS {
             overlay(record, inode);
         }
+    }
+}
+
+/// The superblock at the root of a task's mount namespace. A namespace's first mount is the kernel's own empty
+/// rootfs; what is called the root is mounted over it (`init_mount_tree`, `copy_mnt_ns`, `pivot_root`).
+#[inline(always)]
+unsafe fn root_superblock(task: Typed) -> Typed {
+    // SAFETY: typed loads.
+    unsafe {
+        let first = task
+            .object::<{ fact::TASK_NSPROXY }>()
+            .object::<{ fact::NSPROXY_MNT_NS }>()
+            .object::<{ fact::MNT_NAMESPACE_ROOT }>();
+        if have::<{ fact::MOUNT_OVERMOUNT }>() {
+            let over = first.object::<{ fact::MOUNT_OVERMOUNT }>();
+            return if over.is_null() { first } else { over }.object::<{ fact::MOUNT_SB }>();
+        }
+        // Before 6.16: the first of its children, if it is mounted on the root.
+        let list = Raw::from_member::<{ fact::MOUNT_MOUNTS }, _>(first);
+        let child = Raw::from((list.address() as u64).wrapping_sub(value::<{ fact::MOUNT_CHILD }>()));
+        if child.object::<{ fact::MOUNT_MOUNTPOINT }>().address() == first.object::<{ fact::MOUNT_ROOT }>().address() {
+            return Typed::argument(child.object::<{ fact::MOUNT_SB }>().address());
+        }
+        first.object::<{ fact::MOUNT_SB }>()
     }
 }
 

@@ -11,7 +11,7 @@ use agent_common::{
 use aya_ebpf::{
     btf_maps,
     macros::{btf_map, map},
-    maps::{Array, PerCpuArray, RingBuf},
+    maps::{Array, LruHashMap, PerCpuArray, RingBuf},
 };
 
 /// Records on their way to the agent; the agent sets the size.
@@ -45,6 +45,22 @@ pub struct Process {
     pub start_ns: u64,
     pub tgid: u64,
 }
+
+/// What an `io_uring` request asked for, by the request's address, until it completes. The least recently
+/// used is forgotten (and counted when it is missed), never refused.
+#[map]
+pub static PENDING: LruHashMap<u64, Pending> = LruHashMap::with_max_entries(512, 0);
+
+/// A name or a socket address that the kernel copied from the caller at submission.
+#[repr(C)]
+pub struct Pending {
+    pub length: u64,
+    pub bytes: [u8; limits::PATH_MAX],
+}
+
+/// Where a `Pending` is put together.
+#[map]
+pub static PENDING_SCRATCH: PerCpuArray<Pending> = PerCpuArray::with_max_entries(1, 0);
 
 /// Calls that concern any event, by number; set by the loader, frozen.
 #[unsafe(no_mangle)]

@@ -22,6 +22,9 @@ pub trait Object: Copy {
     unsafe fn u64<const OFFSET: u32>(self) -> u64;
     unsafe fn u32<const OFFSET: u32>(self) -> u32;
     unsafe fn u16<const OFFSET: u32>(self) -> u16;
+    unsafe fn u8<const OFFSET: u32>(self) -> u8;
+    /// An 8-byte load at a constant number of bytes past a member.
+    unsafe fn u64_past<const OFFSET: u32, const BYTES: i32>(self) -> u64;
     /// The structure that a pointer member points to.
     unsafe fn object<const OFFSET: u32>(self) -> Self;
 
@@ -81,18 +84,6 @@ impl Typed {
     #[inline(always)]
     pub const fn argument(pointer: *const u8) -> Self {
         Self(pointer)
-    }
-
-    /// An 8-byte load at a constant number of bytes past a member.
-    #[inline(always)]
-    pub unsafe fn u64_past<const OFFSET: u32, const BYTES: i32>(self) -> u64 {
-        let value: u64;
-        // SAFETY: a checked load.
-        unsafe {
-            asm!("{0} += {offset}", "{0} = *(u64 *)({0} + {bytes})", inlateout(reg) self.0 => value,
-                offset = const immediate(Immediate::Value, OFFSET), bytes = const BYTES, options(nostack));
-        }
-        value
     }
 
     /// As [`Object::object`], from an array of pointers.
@@ -155,6 +146,18 @@ impl Object for Typed {
     typed_load!(u64, u64, "{0} = *(u64 *)({0} + 0)");
     typed_load!(u32, u32, "{0} = *(u32 *)({0} + 0)");
     typed_load!(u16, u16, "{0} = *(u16 *)({0} + 0)");
+    typed_load!(u8, u8, "{0} = *(u8 *)({0} + 0)");
+
+    #[inline(always)]
+    unsafe fn u64_past<const OFFSET: u32, const BYTES: i32>(self) -> u64 {
+        let value: u64;
+        // SAFETY: a checked load.
+        unsafe {
+            asm!("{0} += {offset}", "{0} = *(u64 *)({0} + {bytes})", inlateout(reg) self.0 => value,
+                offset = const immediate(Immediate::Value, OFFSET), bytes = const BYTES, options(nostack));
+        }
+        value
+    }
 
     #[inline(always)]
     unsafe fn object<const OFFSET: u32>(self) -> Self {
@@ -235,6 +238,18 @@ impl Object for Raw {
     unsafe fn u16<const OFFSET: u32>(self) -> u16 {
         // SAFETY: reads by helper.
         unsafe { Self::read(self.embedded::<OFFSET>().0) }
+    }
+
+    #[inline(always)]
+    unsafe fn u8<const OFFSET: u32>(self) -> u8 {
+        // SAFETY: reads by helper.
+        unsafe { Self::read(self.embedded::<OFFSET>().0) }
+    }
+
+    #[inline(always)]
+    unsafe fn u64_past<const OFFSET: u32, const BYTES: i32>(self) -> u64 {
+        // SAFETY: reads by helper.
+        unsafe { Self::read(self.embedded::<OFFSET>().past(BYTES as u64).0) }
     }
 
     #[inline(always)]

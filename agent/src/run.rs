@@ -20,7 +20,7 @@ use crate::event::EventType;
 use crate::facts;
 use crate::http::{Health, Server};
 use crate::live::{self, Live};
-use crate::manifest::{ManifestCache, VerdictService};
+use crate::manifest::{DiskCache, ManifestStore, VerdictService};
 use crate::metrics::Metrics;
 use crate::outside::Outside;
 use crate::pipeline::{Pipeline, PipelineConfig};
@@ -81,10 +81,10 @@ pub fn run(config: Config, duration: Option<Duration>) -> Result<Summary> {
             published = Instant::now();
         }
     }
+    let (tier, hooks) = (sensor.tier().in_use.to_string(), attached(&sensor));
     finish(&mut sensor, &mut pipeline, &wake)?;
     publish(&sensor, &pipeline, &metrics);
     let enabled = rules.rules().iter().filter(|rule| rule.enabled).count();
-    let (tier, hooks) = (sensor.tier().used.to_string(), attached(&sensor));
     drop(pipeline);
     if let Ok(sinks) = Arc::try_unwrap(sinks) {
         sinks.finish(END);
@@ -94,11 +94,7 @@ pub fn run(config: Config, duration: Option<Duration>) -> Result<Summary> {
 }
 
 fn load_rules(config: &Config) -> Result<RuleSet> {
-    let texts = if config.rules_files.is_empty() {
-        vec![("purser.yaml (embedded)".to_owned(), purser_rules::DEFAULT_RULES.as_bytes().to_vec())]
-    } else {
-        crate::cli::read_rules(&config.rules_files)?
-    };
+    let texts = crate::cli::read_rules(&config.rules_files)?;
     let sources: Vec<Source<'_>> = texts.iter().map(|(name, text)| Source { name, text }).collect();
     let (rules, warnings) =
         RuleSet::load(&sources, &config.load_options()).context("the rules cannot be used; see `purser rules check`")?;
@@ -113,10 +109,18 @@ fn outside(config: &Config, wake: &Wake) -> Result<Live> {
     let mut containers = Containers::new(&config.containers())?;
     containers.scan();
     let waker = wake.clone();
-    let cache = ManifestCache::open(&config.manifest)?;
-    let verdicts = VerdictService::start(config.verdicts(), cache, Box::new(move || waker.wake()))
+    let verdicts = VerdictService::start(config.verdicts(), manifest_store(config), Box::new(move || waker.wake()))
         .context("cannot start the threads that judge programs")?;
     Ok(Live::new(Procfs::new("/proc", cgroup2), containers, verdicts))
+}
+
+fn manifest_store(config: &Config) -> ManifestStore {
+    let directory = &config.manifest.cache_dir;
+    let cache = DiskCache::open(directory, config.manifest.cache_max_bytes.0);
+    if let Err(error) = &cache {
+        tracing::warn!("manifests are not kept between runs: {error}");
+    }
+    ManifestStore::new(cache.ok(), config.layer_limits())
 }
 
 /// What the rules need of the kernel. Processes and cgroups are always followed: identity rests on them.

@@ -126,10 +126,9 @@ pub(crate) fn run_with(binary: &Path, json: bool) -> Result<bool> {
     let cases = cases();
     let mut lines = Vec::new();
     for case in &cases {
-        interrupt::check()?;
         said(&format!("({}) {}: {}", case.label, case.title, case.start.join(" ")));
         perform(&container, case)?;
-        wait_for(&agent, case, &container, &mut lines);
+        wait_for(&agent, case, &container, &mut lines)?;
     }
     let id = container.id().to_owned();
     container.delete();
@@ -176,14 +175,22 @@ fn perform(container: &Container<'_>, case: &Case) -> Result<()> {
 }
 
 /// Reads alerts until one is this case's; the end of the run reads the rest, so a slow one is late, not missed.
-fn wait_for(agent: &Agent, case: &Case, container: &Container<'_>, lines: &mut Vec<Line>) {
+fn wait_for(agent: &Agent, case: &Case, container: &Container<'_>, lines: &mut Vec<Line>) -> Result<()> {
     let patience = Duration::from_secs(if case.expected == Expected::Silence { 0 } else { 10 });
     let deadline = Instant::now() + patience;
-    while let Some(line) = agent.next_line(deadline.saturating_duration_since(Instant::now())) {
+    loop {
+        interrupt::check()?;
+        let left = deadline.saturating_duration_since(Instant::now());
+        let Some(line) = agent.next_line(left.min(Duration::from_millis(100))) else {
+            if left.is_zero() {
+                return Ok(());
+            }
+            continue;
+        };
         let found = line.alert.as_ref().is_ok_and(|alert| of_container(alert, container.id()) && case.is_of(alert));
         lines.push(line);
         if found {
-            return;
+            return Ok(());
         }
     }
 }
@@ -280,10 +287,10 @@ impl Report {
 
     fn table(&self) -> String {
         let mut lines =
-            vec![format!("\n     {:<40} {:<15} {:<15} rules", "started in the container", "expected", "seen")];
+            vec![format!("\n     {:<44} {:<15} {:<15} rules", "started in the container", "expected", "seen")];
         lines.extend(self.rows.iter().map(|row| {
             let mark = if row.matches() { "ok  " } else { "DIFF" };
-            format!("{mark} {:<40} {:<15} {:<15} {}", row.heading(), row.expected, row.seen, row.rules.join(", "))
+            format!("{mark} {:<44} {:<15} {:<15} {}", row.heading(), row.expected, row.seen, row.rules.join(", "))
         }));
         lines.extend(self.strays.iter().map(|stray| format!("DIFF unexpected: {stray}")));
         let all = if self.passed() { "all" } else { "NOT all" };

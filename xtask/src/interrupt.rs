@@ -6,33 +6,27 @@ use anyhow::{Context as _, Result, bail};
 
 static INTERRUPTED: AtomicBool = AtomicBool::new(false);
 
-/// From now on SIGINT and SIGTERM end this process only at the next `check`. To be called before any thread is started;
-/// programs that are started are not affected.
+extern "C" fn note(_signal: libc::c_int) {
+    INTERRUPTED.store(true, Ordering::Relaxed);
+}
+
+/// From now on SIGINT and SIGTERM end this process only at the next `check`. A handler, not a blocked signal: programs that are
+/// started would inherit the latter, and have to end on SIGINT themselves.
 ///
 /// # Errors
-/// The kernel refuses a signal mask or a thread.
+/// The kernel refuses the handler.
 pub(crate) fn defer() -> Result<()> {
-    // SAFETY: an all-zero sigset_t is a valid argument for sigemptyset, which makes it a valid set.
-    let mut signals: libc::sigset_t = unsafe { std::mem::zeroed() };
-    // SAFETY: `signals` outlives the call.
-    unsafe { libc::sigemptyset(&raw mut signals) };
+    let handler: extern "C" fn(libc::c_int) = note;
+    // SAFETY: all-zero is a valid sigaction: no flags, an empty mask.
+    let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
+    action.sa_sigaction = handler as libc::sighandler_t;
+    action.sa_flags = libc::SA_RESTART;
     for signal in [libc::SIGINT, libc::SIGTERM] {
-        // SAFETY: `signals` is an initialised set and the signal exists.
-        unsafe { libc::sigaddset(&raw mut signals, signal) };
-    }
-    // SAFETY: `signals` is an initialised set; the old mask is not asked for.
-    let blocked = unsafe { libc::pthread_sigmask(libc::SIG_BLOCK, &raw const signals, std::ptr::null_mut()) };
-    if blocked != 0 {
-        return Err(std::io::Error::from_raw_os_error(blocked)).context("cannot block signals");
-    }
-    let wait = move || {
-        let mut signal = 0;
-        // SAFETY: both outlive the call, and this thread has the signals blocked, as sigwait demands.
-        if unsafe { libc::sigwait(&raw const signals, &raw mut signal) } == 0 {
-            INTERRUPTED.store(true, Ordering::Relaxed);
+        // SAFETY: the handler does one atomic store; the old action is not asked for.
+        if unsafe { libc::sigaction(signal, &raw const action, std::ptr::null_mut()) } != 0 {
+            return Err(std::io::Error::last_os_error()).context("cannot handle signals");
         }
-    };
-    std::thread::Builder::new().name("signals".to_owned()).spawn(wait).context("cannot start a thread")?;
+    }
     Ok(())
 }
 

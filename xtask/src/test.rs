@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, anyhow};
 
 use crate::setup::{self, Purpose};
 use crate::{build, demo, machine, workspace};
@@ -30,7 +30,8 @@ struct Counts {
 /// Runs the checks; false where one failed.
 pub(crate) fn run(quick: bool) -> Result<bool> {
     if !quick {
-        machine::require_ebpf("test").context("`cargo xtask test --quick` needs no root")?;
+        machine::require_ebpf("test")
+            .map_err(|error| anyhow!("{error}; or run `cargo xtask test --quick`, which needs neither"))?;
     }
     setup::install(if quick { Purpose::Compile } else { Purpose::Everything })?;
     let target = Target::choose()?;
@@ -58,8 +59,8 @@ pub(crate) fn run(quick: bool) -> Result<bool> {
     });
     step("lints", &mut || target.check(&["clippy", "--all-targets"], &[&all[..], &["--", "-D", "warnings"]].concat()));
     step("unit tests", &mut || target.test(&[&["--lib", "--bins"], &all[..]].concat()));
-    step("rules tests", &mut || target.test(&["--locked", "-p", "purser-rules", "-p", "agent-common", "--tests"]));
-    step("workspace tests", &mut || target.test(&["--locked", "-p", "xtask", "--test", "workspace"]));
+    let (rootless, root): (Vec<_>, Vec<_>) = integration_tests()?.into_iter().partition(|test| !test.needs_root);
+    step("integration tests", &mut || target.test(&[&["--locked"], &arguments(&rootless)[..]].concat()));
     step("licences and sources", &mut || {
         target.check(&["deny", "--locked", "check"], &["--hide-inclusion-graph", "licenses", "bans", "sources"])
     });
@@ -81,12 +82,7 @@ pub(crate) fn run(quick: bool) -> Result<bool> {
         });
         // They watch the whole machine: one at a time, or they would see each other.
         let serial = ["--", "--test-threads=1"];
-        step("rig tests", &mut || target.test(&["--locked", "-p", "xtask", "--test", "rig"]));
-        if has_integration_tests("agent") {
-            step("agent tests on this kernel", &mut || {
-                target.test(&[&["--locked", "-p", "agent", "--test", "*"], &serial[..]].concat())
-            });
-        }
+        step("tests on this kernel", &mut || target.test(&[&["--locked"], &arguments(&root)[..], &serial].concat()));
         step("demo", &mut || {
             let passed = demo::run_with(&build::build_in(&target.directory)?, false)?;
             Ok(Counts { passed: u64::from(passed), failed: u64::from(!passed) })
@@ -213,9 +209,43 @@ fn touch_sources(directory: &Path) -> Result<()> {
     Ok(())
 }
 
-fn has_integration_tests(package: &str) -> bool {
-    let tests = fs::read_dir(workspace::root().join(package).join("tests"));
-    tests.into_iter().flatten().flatten().any(|entry| entry.path().extension().is_some_and(|ending| ending == "rs"))
+/// A file of a package's `tests` folder.
+#[derive(Debug)]
+struct IntegrationTest {
+    package: &'static str,
+    name: String,
+    /// It asks whether it is root, to skip without.
+    needs_root: bool,
+}
+
+fn integration_tests() -> Result<Vec<IntegrationTest>> {
+    let mut found = Vec::new();
+    for (folder, package) in
+        [("agent", "agent"), ("agent-common", "agent-common"), ("rules", "purser-rules"), ("xtask", "xtask")]
+    {
+        let tests = workspace::root().join(folder).join("tests");
+        for path in fs::read_dir(tests).into_iter().flatten().flatten().map(|entry| entry.path()) {
+            if path.extension().is_some_and(|ending| ending == "rs") {
+                let text = fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+                let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+                found.push(IntegrationTest { package, name, needs_root: text.contains("is_root()") });
+            }
+        }
+    }
+    found.sort_by(|a, b| (a.package, &a.name).cmp(&(b.package, &b.name)));
+    Ok(found)
+}
+
+/// The arguments of `cargo test` that pick them.
+fn arguments(tests: &[IntegrationTest]) -> Vec<&str> {
+    let mut arguments = Vec::new();
+    for test in tests {
+        if !arguments.contains(&test.package) {
+            arguments.extend(["--package", test.package]);
+        }
+    }
+    arguments.extend(tests.iter().flat_map(|test| ["--test", test.name.as_str()]));
+    arguments
 }
 
 #[cfg(test)]
@@ -233,6 +263,17 @@ mod tests {
             counts.add(line);
         }
         assert_eq!(counts, Counts { passed: 15, failed: 2 });
+    }
+
+    #[test]
+    fn tests_that_need_root_are_told_from_those_that_do_not() {
+        let tests = integration_tests().unwrap();
+        let needs_root = |name: &str| tests.iter().find(|test| test.name == name).unwrap().needs_root;
+        assert!(needs_root("rig"));
+        assert!(!needs_root("workspace"));
+        let (rig, workspace) = ("rig".to_owned(), "workspace".to_owned());
+        let tests = [rig, workspace].map(|name| IntegrationTest { package: "xtask", name, needs_root: true });
+        assert_eq!(arguments(&tests), ["--package", "xtask", "--test", "rig", "--test", "workspace"]);
     }
 
     #[test]

@@ -48,8 +48,14 @@ pub(super) fn execute(command: &RulesCommand) -> anyhow::Result<()> {
     }
 }
 
-/// The text of the rule files at `paths`, directories opened up.
-pub fn read(paths: &[PathBuf]) -> anyhow::Result<Vec<(String, Vec<u8>)>> {
+/// Name and content of a rule file.
+pub type RuleFile = (String, Vec<u8>);
+
+/// The text of the rule files at `paths`, directories opened up; without paths, of the embedded rules.
+pub fn read(paths: &[PathBuf]) -> anyhow::Result<Vec<RuleFile>> {
+    if paths.is_empty() {
+        return Ok(vec![("purser.yaml (embedded)".to_owned(), purser_rules::DEFAULT_RULES.as_bytes().to_vec())]);
+    }
     let read = |path: PathBuf| {
         let text = std::fs::read(&path).with_context(|| format!("cannot read the rules {}", path.display()))?;
         Ok((path.to_string_lossy().into_owned(), text))
@@ -114,13 +120,13 @@ fn fields(prefix: &str, json: bool) -> anyhow::Result<()> {
 }
 
 impl Files {
-    fn open(&self) -> anyhow::Result<(Vec<(String, Vec<u8>)>, LoadOptions)> {
+    fn open(&self) -> anyhow::Result<(Vec<RuleFile>, LoadOptions)> {
         let config = load(self.config.as_deref())?;
         let paths = if self.paths.is_empty() { &config.rules_files } else { &self.paths };
         Ok((read(paths)?, config.load_options()))
     }
 }
 
-fn sources(texts: &[(String, Vec<u8>)]) -> Vec<Source<'_>> {
+fn sources(texts: &[RuleFile]) -> Vec<Source<'_>> {
     texts.iter().map(|(name, text)| Source { name, text }).collect()
 }

@@ -118,7 +118,7 @@ mod tests {
         let text = "rules_files: [/a.yaml]\nscope: containers\nwebserver: {enabled: false}\njson_output: true\n";
         std::fs::write(file.path(), text).expect("written");
         let path = file.path().to_str().expect("UTF-8");
-        let config = parse(&["--config", path]).and_then(|args| Ok(args.configuration().expect("valid"))).expect("ok");
+        let config = parse(&["--config", path]).expect("parsed").configuration().expect("valid");
         assert_eq!((config.scope, config.json_output, config.listen()), (Scope::Containers, true, None));
         let args = ["--config", path, "--rules", "b", "--rules", "c", "--scope", "all", "--listen", "[::1]:9"];
         let config = parse(&args).expect("parsed").configuration().expect("valid");

@@ -10,7 +10,7 @@ mod tier;
 
 use std::{
     fs, io,
-    os::fd::{AsFd, AsRawFd},
+    os::fd::{AsFd, AsRawFd, BorrowedFd},
     path::PathBuf,
     time::Duration,
 };
@@ -238,6 +238,11 @@ impl Sensor {
             self.switch(index, needed)?;
         }
         Ok(generation)
+    }
+
+    /// Has `poll` end when `fd` (an eventfd) becomes readable, so that one thread can wait for records and for others.
+    pub fn watch(&self, fd: BorrowedFd<'_>) -> Result<(), SensorError> {
+        self.ring.watch(fd).map_err(SensorError::Wait)
     }
 
     /// Hands every record that is there to `handle`; if there is none, waits for one up to `timeout`.

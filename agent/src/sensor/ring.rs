@@ -3,7 +3,7 @@
 
 use std::{
     io,
-    os::fd::OwnedFd,
+    os::fd::{BorrowedFd, OwnedFd},
     sync::atomic::{Ordering, fence},
     time::{Duration, Instant},
 };
@@ -36,6 +36,11 @@ impl Ring {
             epoll::EventFlags::IN | epoll::EventFlags::ET,
         )?;
         Ok(Self { records, wake, epoll, gather, flowing: false })
+    }
+
+    /// Has `poll` end when `fd` becomes readable anew, too.
+    pub(super) fn watch(&self, fd: BorrowedFd<'_>) -> io::Result<()> {
+        Ok(epoll::add(&self.epoll, fd, epoll::EventData::new_u64(0), epoll::EventFlags::IN | epoll::EventFlags::ET)?)
     }
 
     pub(super) fn poll(

@@ -40,6 +40,12 @@ pub struct TierReport {
     pub reason: String,
 }
 
+impl fmt::Display for TierReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "tier {} ({})", self.in_use, self.reason)
+    }
+}
+
 const LSM_LIST: &str = "/sys/kernel/security/lsm";
 
 /// Asks the kernel.

@@ -78,7 +78,7 @@ pub(super) fn measure(bench: &Bench<'_>, rounds: u32) -> Result<Costs> {
                 ready.push(agent.ready_after().as_secs_f64() * 1e3);
                 let before = agent.cpu_ns()?;
                 measure_once(bench, &files, &mut with)?;
-                cpu_ns += agent.cpu_ns()? - before;
+                cpu_ns += agent.cpu_ns()?.saturating_sub(before);
                 let (_, summary) = agent.stop()?;
                 events += summary.events();
                 lost += summary.lost();

@@ -49,7 +49,7 @@ pub(super) fn measure(bench: &Bench<'_>) -> Result<Load> {
     interrupt::check()?;
     let (cpu, start) = (agent.cpu_ns()?, Instant::now());
     std::thread::sleep(IDLE);
-    let idle_percent = percent(agent.cpu_ns()? - cpu, start);
+    let idle_percent = percent(agent.cpu_ns()?.saturating_sub(cpu), start);
     let (idle_rss, _) = agent.memory()?;
     agent.stop()?;
 
@@ -61,7 +61,7 @@ pub(super) fn measure(bench: &Bench<'_>) -> Result<Load> {
     let (cpu, start) = (agent.cpu_ns()?, Instant::now());
     let (seconds, rate) = (FLOOD_SECONDS.to_string(), FLOOD_RATE.to_string());
     let opened = bench.container().exec_ok(&[PROGRAM, "repeat-open", "/etc/group", &seconds, &rate])?;
-    let flood_percent = percent(agent.cpu_ns()? - cpu, start);
+    let flood_percent = percent(agent.cpu_ns()?.saturating_sub(cpu), start);
     let (_, flood_rss) = agent.memory()?;
     let (_, summary) = agent.stop()?;
     let opens = |name: &str| ["open", "openat", "openat2"].contains(&name);
