@@ -404,7 +404,7 @@ impl Config {
         LayerLimits { inflated_bytes: self.manifest.max_layer_bytes.0, ..LayerLimits::default() }
     }
 
-    /// Limits of the verdict service; the caller knows the host's mount namespace.
+    /// Limits of the verdict service.
     pub fn verdicts(&self) -> manifest::Config {
         let defaults = manifest::Config::default();
         manifest::Config {

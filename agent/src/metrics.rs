@@ -136,7 +136,7 @@ impl Metrics {
         }
     }
 
-    /// A series whose number `read` tells at each scrape; it must not block.
+    /// A series whose number `read` tells at each scrape; it must neither block nor use these metrics.
     pub fn observe(&self, family: Family, labels: &[&str], read: impl Fn() -> u64 + Send + Sync + 'static) {
         let mut families = self.store.lock();
         let series = families.entry(family.name).or_insert_with(|| (family, BTreeMap::new()));

@@ -219,7 +219,7 @@ impl<O: Outside> Pipeline<O> {
             path: program.path.clone(),
             fs_path: program.fs_path.clone(),
             tgid: seen.process.key.tgid,
-            mnt_ns: u32::from(self.is_runtime_own(&seen.process, container)),
+            in_host_mount_namespace: self.is_runtime_own(&seen.process, container),
             boot_ns: program.exec_boot_ns,
         };
         if let Some(judgement) = self.outside.judge(ticket, container, file) {

@@ -208,11 +208,9 @@ fn files_that_cannot_be_read() {
     fs::write(&path, vec![b'#'; (1 << 20) + 1]).expect("written");
     assert!(Config::load(Some(&path)).expect_err("too large").to_string().contains("larger than 1MiB"));
     // Anchors that multiply: refused, not expanded.
-    let mut bomb = "a: &a [x, x, x, x, x, x, x, x, x]\n".to_owned();
-    for (previous, next) in ('a'..='i').zip('b'..='j') {
-        bomb += &format!("{next}: &{next} [*{previous}, *{previous}, *{previous}, *{previous}, *{previous}]\n");
-    }
-    bomb += "rules_files: *j\n";
+    let levels: Vec<_> =
+        ('a'..='i').zip('b'..='j').map(|(p, n)| format!("{n}: &{n} [*{p}, *{p}, *{p}, *{p}]")).collect();
+    let bomb = format!("a: &a [x, x, x, x, x]\n{}\nrules_files: *j\n", levels.join("\n"));
     assert!(parse(&bomb).is_err());
 }
 

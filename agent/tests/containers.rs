@@ -1,5 +1,11 @@
 //! Containers of real runtimes, identified by their cgroup id: what the bundle says at once, what the runtime says later,
 //! and that what they say is the digests the image was written with.
+#![expect(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stdout,
+    reason = "a test fails by panicking and says why it is skipped"
+)]
 
 use std::{
     collections::HashMap,
@@ -17,7 +23,7 @@ use purser::container::{
 };
 use xtask::rig::{
     command,
-    containerd::Containerd,
+    containerd::{Containerd, RunOptions},
     image::{self, Layer, Written},
     podman::Podman,
     runc::Runc,
@@ -95,7 +101,10 @@ fn assert_identity(image: &Image, written: &Written) {
     assert_eq!(image.manifest_digest.as_ref(), Some(&written.manifest_digest));
     assert_eq!(image.config_digest.as_ref(), Some(&written.config_digest));
     assert_eq!(image.chain_id.as_ref(), Some(&written.chain_id));
-    assert_eq!(image.layers.iter().map(|l| &l.diff_id).collect::<Vec<_>>(), written.diff_ids.iter().collect::<Vec<_>>());
+    assert_eq!(
+        image.layers.iter().map(|l| &l.diff_id).collect::<Vec<_>>(),
+        written.diff_ids.iter().collect::<Vec<_>>()
+    );
     assert_eq!(
         image.layers.iter().map(|l| &l.digest).collect::<Vec<_>>(),
         written.layer_digests.iter().collect::<Vec<_>>()
@@ -155,7 +164,7 @@ fn containerd_container_started_before_the_agent() {
     for layer in &image.layers {
         let hex = layer.digest.strip_prefix("sha256:").expect("sha256");
         let bytes = fs::read(blobs.join("blobs/sha256").join(hex)).expect("the layer can be read");
-        assert_eq!(image::sha256(&bytes), layer.digest.replace("sha256:", ""), "its bytes are its digest's");
+        assert_eq!(image::sha256(&bytes), layer.digest, "its bytes are its digest's");
     }
 
     // A process that was put into a cgroup below the container's own is the container's.
@@ -255,6 +264,91 @@ fn a_container_gone_before_its_events_are_read() {
 fn names(directory: &Path) -> Vec<String> {
     let entries = fs::read_dir(directory).into_iter().flatten().flatten();
     entries.filter_map(|e| e.file_name().into_string().ok()).collect()
+}
+
+#[test]
+fn an_id_used_again_is_another_container() {
+    if !can_run() {
+        return;
+    }
+    let directory = tempfile::tempdir().expect("directory");
+    let (one, one_archive) = write_image("local.test/one:1", directory.path());
+    let (two, two_archive) = write_image("local.test/two:1", directory.path());
+    let rig = Containerd::start().expect("containerd");
+    rig.import(&one_archive).expect("import");
+    rig.import(&two_archive).expect("import");
+    let id = unique_name("again");
+    // Once with the event of the first cgroup's removal, once with that event lost.
+    for told in [true, false] {
+        let mut containers = new();
+        let mut seen = Vec::new();
+        for written in [&one, &two] {
+            let running = rig.start_container(&written.reference, &id, &["/bin/sleep", "1000"]).expect("container");
+            let pid = running.pid().expect("pid");
+            let (path, cgroup_id) = cgroup_of(pid);
+            containers.on_cgroup_mkdir(cgroup_id, path.as_bytes(), 0);
+            found(containers.lookup(cgroup_id, pid));
+            answered(&mut containers, cgroup_id);
+            running.delete();
+            if told {
+                containers.on_cgroup_rmdir(cgroup_id);
+            }
+            seen.push((cgroup_id, written));
+        }
+        assert_ne!(seen[0].0, seen[1].0);
+        for (cgroup_id, written) in seen {
+            let container = found(containers.lookup(cgroup_id, 0));
+            let image = container.image.as_ref().expect("image");
+            assert_eq!(image.reference, written.reference, "told: {told}");
+            assert_identity(image, written);
+        }
+    }
+}
+
+#[test]
+fn a_pods_container_in_a_kubelets_cgroup() {
+    if !can_run() {
+        return;
+    }
+    let directory = tempfile::tempdir().expect("directory");
+    let (written, archive) = write_image("local.test/pods:1", directory.path());
+    let rig = Containerd::start().expect("containerd");
+    rig.import(&archive).expect("import");
+    let hex = format!("{:064x}", std::process::id());
+    let path = format!("/{}/besteffort/podabc/{hex}", rig.namespace());
+    let note = [
+        ("io.kubernetes.cri.container-type", "container"),
+        ("io.kubernetes.cri.container-name", "web"),
+        ("io.kubernetes.cri.image-name", "local.test/pods:asked"),
+        ("io.kubernetes.cri.sandbox-name", "web-0"),
+        ("io.kubernetes.cri.sandbox-namespace", "shop"),
+        ("io.kubernetes.cri.sandbox-uid", "abc"),
+    ];
+    let mut flags = vec!["--cgroup".to_owned(), path.clone(), "--privileged".to_owned()];
+    flags.extend(note.iter().flat_map(|(k, v)| ["--annotation".to_owned(), format!("{k}={v}")]));
+    flags.extend(["--label".to_owned(), "team=a".to_owned()]);
+    let options = RunOptions { flags, mounts: vec![(directory.path().to_path_buf(), "/data".to_owned(), false)] };
+    let running =
+        rig.start_container_with(&written.reference, &hex, &["/bin/sleep", "1000"], &options).expect("container");
+    let pid = running.pid().expect("pid");
+    let (seen, cgroup_id) = cgroup_of(pid);
+    assert_eq!(seen, path);
+
+    let mut containers = new();
+    let container = found(containers.lookup(cgroup_id, pid));
+    assert_eq!((container.id.as_str(), container.short_id()), (hex.as_str(), &hex[..12]));
+    assert_eq!(container.name, "web");
+    let pod = container.pod.as_ref().expect("pod");
+    assert_eq!((&*pod.name, &*pod.namespace, &*pod.uid), ("web-0", "shop", "abc"));
+    assert!(container.privileged && !container.sandbox);
+    let mount = container.mounts.iter().find(|m| m.destination == "/data").expect("mount");
+    assert_eq!(mount.source, directory.path().display().to_string());
+    assert_eq!(container.image.as_ref().map(|i| i.reference.as_str()), Some("local.test/pods:asked"));
+    assert!(container.image_pending);
+    let container = answered(&mut containers, cgroup_id);
+    assert_eq!(container.name, "web", "the pod's name for it stays");
+    assert!(container.labels.contains(&("team".to_owned(), "a".to_owned())), "{:?}", container.labels);
+    assert_identity(container.image.as_ref().expect("image"), &written);
 }
 
 #[test]

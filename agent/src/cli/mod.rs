@@ -80,8 +80,7 @@ pub fn main(run: Run) -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            // `{:#}`: the causes of the error on the same line.
-            say(format_args!("purser: error: {}", one_line(&format!("{error:#}"))));
+            say(format_args!("purser: error: {}", explain(&error)));
             ExitCode::FAILURE
         }
     }
@@ -124,6 +123,19 @@ fn print(text: &[u8]) -> anyhow::Result<()> {
     }
 }
 
+/// The error and its causes on one line. Most errors say their cause themselves: it is not said twice.
+fn explain(error: &anyhow::Error) -> String {
+    let mut text = String::new();
+    for cause in error.chain().map(ToString::to_string) {
+        if text.is_empty() {
+            text = cause;
+        } else if !text.contains(&cause) {
+            text = format!("{text}: {cause}");
+        }
+    }
+    one_line(&text)
+}
+
 /// Foreign text in an error (a file's name, a parser's snippet) must not break the line.
 fn one_line(text: &str) -> String {
     text.trim_end()
@@ -145,6 +157,17 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_cause_is_said_once() {
+        use anyhow::Context as _;
+        let cause = || io::Error::other("no room");
+        let plain = Err::<(), _>(cause()).context("cannot write").expect_err("an error");
+        assert_eq!(explain(&plain), "cannot write: no room");
+        let path = "/a".into();
+        let own = anyhow::Error::from(crate::config::ConfigError::Read { path, source: cause() });
+        assert_eq!(explain(&own), "cannot read the configuration /a: no room");
     }
 
     #[test]

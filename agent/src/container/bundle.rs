@@ -76,10 +76,10 @@ pub(crate) fn cgroup_of(cgroups_path: &str) -> Option<String> {
         && !slice.contains('/')
     {
         let slice = if slice.is_empty() { "system.slice" } else { slice };
-        let unit = match (name.ends_with(".slice"), prefix) {
-            (true, _) => name.to_owned(),
-            (false, "") => format!("{name}.scope"),
-            (false, prefix) => format!("{prefix}-{name}.scope"),
+        let unit = match (name.strip_suffix(".slice"), prefix) {
+            (Some(_), _) => name.to_owned(),
+            (None, "") => format!("{name}.scope"),
+            (None, prefix) => format!("{prefix}-{name}.scope"),
         };
         return Some(format!("{}/{unit}", expand_slice(slice)?));
     }

@@ -50,14 +50,6 @@ impl Claim {
             Self::Shim { .. } | Self::Runc { .. } => None,
         }
     }
-
-    /// containerd's socket.
-    pub(crate) fn socket(&self) -> Option<&Path> {
-        match self {
-            Self::Shim { socket, .. } => socket.as_deref(),
-            Self::Conmon { .. } | Self::Runc { .. } => None,
-        }
-    }
 }
 
 /// The claims of `pid` and the processes above it, nearest first. A process that is not root's, or whose

@@ -315,13 +315,12 @@ pub(crate) fn image_by_reference(socket: &Path, namespace: Option<&str>, referen
     let mut daemon = Daemon::new(socket.to_path_buf(), "/".into(), Duration::from_secs(10));
     runtime.block_on(async {
         let connection = daemon.connect().await?;
-        let namespaces = match namespace {
-            Some(one) => vec![one.to_owned()],
-            None => {
-                let mut client = NamespacesClient::new(connection.channel.clone());
-                let listed = daemon.call(client.list(ListNamespacesRequest { filter: String::new() })).await?;
-                listed.namespaces.into_iter().map(|n| n.name).collect()
-            }
+        let namespaces = if let Some(one) = namespace {
+            vec![one.to_owned()]
+        } else {
+            let mut client = NamespacesClient::new(connection.channel.clone());
+            let listed = daemon.call(client.list(ListNamespacesRequest { filter: String::new() })).await?;
+            listed.namespaces.into_iter().map(|n| n.name).collect()
         };
         for namespace in &namespaces {
             for name in image::spellings(reference) {

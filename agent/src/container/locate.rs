@@ -127,23 +127,18 @@ impl Locator {
         let mut learned = false;
         for claim in &claims {
             learned |= self.learn(claim);
+        }
+        for claim in &claims {
             let Some(bundle) = claim.bundle() else { continue };
-            let name = claims.iter().find_map(Claim::name);
-            for own in super::cgroup::prefixes(path) {
-                let state = match claim {
-                    Claim::Runc { root: Some(root), id, .. } => self.state(root, id),
-                    _ => None,
-                };
-                let accepted = self.accept(own, claim.id(), bundle, state.as_ref(), true, hierarchy, counters);
-                if let Some(mut located) = accepted {
-                    if let (Engine::None, Some(socket)) = (&located.engine, claims.iter().find_map(Claim::socket)) {
-                        self.attach_socket(&mut located, socket);
-                    }
-                    if let Some(name) = name {
-                        name.clone_into(&mut located.container.name);
-                    }
-                    return Some(located);
-                }
+            let state = match claim {
+                Claim::Runc { root: Some(root), id, .. } => self.state(root, id),
+                _ => None,
+            };
+            let accepted = super::cgroup::prefixes(path)
+                .find_map(|own| self.accept(own, claim.id(), bundle, state.as_ref(), true, hierarchy, counters));
+            if let Some(mut located) = accepted {
+                name_it(&mut located.container, &claims);
+                return Some(located);
             }
         }
         // What the processes named may hold the bundle of a sibling (one shim serves all containers of a pod).
@@ -152,9 +147,7 @@ impl Locator {
         }
         let found = super::cgroup::prefixes(path).find_map(|own| self.by_path(own, hierarchy, counters));
         found.map(|mut located| {
-            if let Some(name) = claims.iter().find_map(Claim::name) {
-                name.clone_into(&mut located.container.name);
-            }
+            name_it(&mut located.container, &claims);
             located
         })
     }
@@ -171,6 +164,13 @@ impl Locator {
         let container = &mut located.container;
         if container.init_pid == 0 {
             container.init_pid = self.init_pid(container);
+        }
+        // conmon, the parent of the first process, is the only one to say the name without the storage's lists.
+        if container.init_pid != 0
+            && matches!(container.runtime, Runtime::Podman | Runtime::CriO)
+            && container.name == container.id
+        {
+            name_it(container, &claim::of_ancestors(&self.proc, container.init_pid, &|_| false));
         }
         if container.rootfs.lower.is_empty() {
             let rootfs = self.rootfs(&container.rootfs.path, container.init_pid);
@@ -249,14 +249,12 @@ impl Locator {
             }
         }
         let (root, id) = self.index.get(path)?.clone();
-        match self.state(&root, &id) {
-            Some(state) => self.accept_state(path, &id, &state, hierarchy, counters),
-            None => {
-                self.index.remove(path);
-                self.indexed.remove(&(root, id));
-                None
-            }
+        if let Some(state) = self.state(&root, &id) {
+            return self.accept_state(path, &id, &state, hierarchy, counters);
         }
+        self.index.remove(path);
+        self.indexed.remove(&(root, id));
+        None
     }
 
     fn accept_state(
@@ -374,16 +372,6 @@ impl Locator {
             .filter(|_| runtime != Runtime::Runc);
         let engine = graph.map_or(Engine::None, |g| Engine::Storage { graph_root: self.open_path(g) });
         (runtime, engine)
-    }
-
-    fn attach_socket(&self, located: &mut Located, socket: &Path) {
-        let dir = located.container.bundle.clone().unwrap_or_default();
-        if located.container.runtime == Runtime::Containerd
-            && let Some((_, namespace)) = task_of(&dir, &located.container.id)
-        {
-            located.engine = Engine::Containerd { socket: self.open_path(socket), namespace: namespace.to_owned() };
-            located.container.image_pending = true;
-        }
     }
 
     /// Remembers the places that a claim names; whether any was new.
@@ -551,6 +539,14 @@ impl From<CrunStatus> for State {
                 .then(|| format!("/sys/fs/cgroup/{}", status.cgroup_path.trim_start_matches('/'))),
             bundle: Some(status.bundle),
         }
+    }
+}
+
+/// The name that a monitor was given for the container, where the bundle has none.
+fn name_it(container: &mut Container, claims: &[Claim]) {
+    let name = claims.iter().filter(|c| c.id() == container.id).find_map(Claim::name);
+    if let Some(name) = name.filter(|_| container.name == container.id) {
+        name.clone_into(&mut container.name);
     }
 }
 

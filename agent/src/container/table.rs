@@ -79,7 +79,7 @@ struct Entry {
 enum State {
     /// Seen, not resolved.
     New,
-    /// No container's. `again` counts the looks that are still due, at `at` the next.
+    /// No container's at the look at `since`; the next is due after `LOOK_AGAIN[looks]`, if there is one.
     Host { since: Instant, looks: u8 },
     /// Belongs to the container of this cgroup.
     Owned(u64),
@@ -166,7 +166,11 @@ impl Containers {
     /// A cgroup directory was removed.
     pub fn on_cgroup_rmdir(&mut self, id: u64) {
         self.forget_removed();
-        if self.cgroups.contains_key(&id) {
+        if let Some(entry) = self.cgroups.get(&id) {
+            // The path may be used again at once, by another container.
+            if self.by_path.get(&entry.path) == Some(&id) {
+                self.by_path.remove(&entry.path);
+            }
             self.removed.push_back((Instant::now(), id));
         }
     }
@@ -227,18 +231,18 @@ impl Containers {
         let (path, looks) = match self.cgroups.get(&id) {
             Some(Entry { path, state: State::Host { looks, .. } }) => (path.clone(), looks + 1),
             Some(entry) => (entry.path.clone(), 0),
-            None => match self.hierarchy.path_of(id, tgid) {
-                Some(path) => (path, 0),
-                None => {
+            None => {
+                let Some(path) = self.hierarchy.path_of(id, tgid) else {
                     self.counters.cgroup_gone += 1;
                     return Lookup::Unknown;
-                }
-            },
+                };
+                (path, 0)
+            }
         };
         let state = match self.resolve(id, &path, Some(tgid)) {
-            State::Host { since, .. } => {
+            State::Host { since, looks: already } => {
                 self.counters.host += u64::from(looks == 0);
-                State::Host { since, looks }
+                State::Host { since, looks: looks.max(already) }
             }
             state => state,
         };
@@ -252,6 +256,14 @@ impl Containers {
 
     /// Finds the container of the cgroup at `path`: one that is known above it, else by evidence.
     fn resolve(&mut self, id: u64, path: &str, pid: Option<u32>) -> State {
+        let host = |looks| State::Host { since: Instant::now(), looks };
+        if path == "/" {
+            return host(u8::MAX);
+        }
+        // Another cgroup had this path before: whatever was in it has ended, even if no event said so.
+        if self.by_path.get(path).is_some_and(|&former| former != id) {
+            self.by_path.remove(path);
+        }
         // Outermost first: what a container makes below its own cgroup is its own, whatever its name.
         if let Some(owner) = cgroup::prefixes(path).find_map(|p| self.by_path.get(p)) {
             return State::Owned(*owner);
@@ -259,15 +271,15 @@ impl Containers {
         let found = cgroup::prefixes(path)
             .find_map(|own| self.locator.by_path(own, &self.hierarchy, &mut self.counters))
             .or_else(|| {
-                // At a scan, any process in it will do; the root's are the host's.
-                let pid = pid.or_else(|| (path != "/").then(|| self.hierarchy.a_process_in(path)).flatten())?;
+                // At a scan, any process in it will do.
+                let pid = pid.or_else(|| self.hierarchy.a_process_in(path))?;
                 let by_path = &self.by_path;
                 let contained = |cgroup: &str| cgroup::prefixes(cgroup).any(|p| by_path.contains_key(p));
                 self.locator.by_process(path, pid, &contained, &self.hierarchy, &mut self.counters)
             });
         match found {
             Some(located) => State::Owned(self.adopt(id, path, located)),
-            None => State::Host { since: Instant::now(), looks: if path == "/" { u8::MAX } else { 0 } },
+            None => host(0),
         }
     }
 

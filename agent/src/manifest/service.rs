@@ -46,8 +46,6 @@ pub trait ManifestSource: Send + Sync + 'static {
 /// Limits of the service.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
-    /// Inode number of the host's mount namespace.
-    pub host_mnt_ns: u32,
     /// Threads that build manifests.
     pub builders: usize,
     /// Threads that hash files.
@@ -69,7 +67,6 @@ pub struct Config {
 impl Default for Config {
     fn default() -> Self {
         Self {
-            host_mnt_ns: 0,
             builders: 1,
             hashers: 1,
             queue: 4096,
@@ -364,7 +361,7 @@ impl Shared {
         Subject {
             identity: &file.identity,
             rootfs_path: file.rootfs_path(container),
-            in_host_mount_namespace: file.mnt_ns == self.config.host_mnt_ns,
+            in_host_mount_namespace: file.in_host_mount_namespace,
             digest,
         }
     }
