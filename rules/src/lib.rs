@@ -36,3 +36,6 @@ pub use options::{AppendOutput, ExtraFieldSpec, LoadOptions, Selection, Selector
 pub use rule::{Priority, Rule, RuleIndex};
 pub use ruleset::{LoadError, RuleSet};
 pub use types::{Class, PrintFormat, Type};
+
+/// The rules that the agent runs without any configuration.
+pub const DEFAULT_RULES: &str = include_str!("../rulesets/purser.yaml");
