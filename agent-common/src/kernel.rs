@@ -160,6 +160,7 @@ facts! {
     BPRM_FILE = Offset(&["linux_binprm.file"]);
     BPRM_FILENAME = Offset(&["linux_binprm.filename"]);
     BPRM_INTERP = Offset(&["linux_binprm.interp"]);
+    BPRM_FDPATH = OptionalOffset(&["linux_binprm.fdpath"]);
     SOCKET_SK = Offset(&["socket.sk"]);
     SOCK_FAMILY = Offset(&["sock.__sk_common.skc_family"]);
     SOCK_TYPE = Offset(&["sock.sk_type"]);

@@ -21,6 +21,9 @@ const FMODE_CREATED: u32 = 0x10_0000;
 const O_CREAT: u32 = 0o100;
 const O_EXCL: u32 = 0o200;
 const O_TRUNC: u32 = 0o1000;
+const O_CLOEXEC: u32 = 0o2_000_000;
+/// Flags that do not stay with the open file.
+const AS_ASKED: u32 = O_CREAT | O_EXCL | O_TRUNC | O_CLOEXEC;
 const AT_FDCWD: i32 = -100;
 
 /// What the caller asked for.
@@ -103,7 +106,7 @@ pub unsafe fn fill<K: Object>(
         let directory = if relative { directory::<K>(current, request.dirfd) } else { None };
         if !file.is_null() {
             record.bits |= OpenFlags::HAS_FILE;
-            record.flags = file.u32::<{ fact::FILE_FLAGS }>() | request.flags & (O_CREAT | O_EXCL | O_TRUNC);
+            record.flags = file.u32::<{ fact::FILE_FLAGS }>() | request.flags & AS_ASKED;
             if file.u32::<{ fact::FILE_MODE }>() & FMODE_CREATED != 0 {
                 record.bits |= OpenFlags::CREATED;
             }

@@ -25,7 +25,7 @@ pub enum Priority {
 }
 
 /// A rule.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Rule {
     /// Its name.
     pub name: String,
@@ -64,7 +64,7 @@ pub struct Rule {
 }
 
 /// An entry that the configuration adds to `output_fields`.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(crate) struct ExtraField {
     pub(crate) key: String,
     pub(crate) value: Format,

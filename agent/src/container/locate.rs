@@ -160,8 +160,8 @@ impl Locator {
     }
 
     /// Fills in what only exists once the container has been created: the first process and the root mount.
-    pub(crate) fn complete(&self, located: &mut Located) -> bool {
-        let container = &mut located.container;
+    /// Whether all of it is there now; a root that is no overlay never gets there.
+    pub(crate) fn complete(&self, container: &mut Container) -> bool {
         if container.init_pid == 0 {
             container.init_pid = self.init_pid(container);
         }

@@ -12,7 +12,7 @@ use super::{
     Container, ContainersConfig, Counters, Error,
     ask::{Answer, Asker, Outcome, Question},
     cgroup::{self, Hierarchy},
-    locate::{Located, Locator},
+    locate::{Engine, Located, Locator},
 };
 
 /// Cgroups that are remembered at once.
@@ -23,7 +23,7 @@ const KEEP_REMOVED: Duration = Duration::from_secs(10);
 /// written its state.
 const LOOK_AGAIN: [Duration; 3] = [Duration::from_millis(20), Duration::from_millis(500), Duration::from_secs(5)];
 /// How often the root mount and first process of a new container are looked for.
-const MAX_COMPLETIONS: u8 = 16;
+const MAX_COMPLETIONS: u8 = 8;
 /// A question that found the queue full is asked again after this long.
 const ASK_AGAIN: Duration = Duration::from_secs(1);
 
@@ -87,10 +87,10 @@ enum State {
 
 #[derive(Debug)]
 struct Owner {
-    located: Located,
+    shared: Arc<Container>,
+    engine: Engine,
     /// Questions hold a weak reference: they lapse when the container is forgotten.
     alive: Arc<()>,
-    shared: Arc<Container>,
     complete: bool,
     completions: u8,
 }
@@ -216,9 +216,10 @@ impl Containers {
         let Some(owner) = self.owners.get_mut(&id) else { return Lookup::Unknown };
         if !owner.complete && owner.completions < MAX_COMPLETIONS {
             owner.completions += 1;
-            owner.complete = self.locator.complete(&mut owner.located);
-            if owner.located.container != *owner.shared {
-                owner.shared = Arc::new(owner.located.container.clone());
+            let mut container = Container::clone(&owner.shared);
+            owner.complete = self.locator.complete(&mut container);
+            if container != *owner.shared {
+                owner.shared = Arc::new(container);
                 self.updated.push(id);
             }
         }
@@ -284,16 +285,17 @@ impl Containers {
     }
 
     /// Enters a new container; returns the id of its own cgroup.
-    fn adopt(&mut self, id: u64, path: &str, mut located: Located) -> u64 {
-        let own_path = located.container.cgroup_path.clone();
+    fn adopt(&mut self, id: u64, path: &str, located: Located) -> u64 {
+        let Located { mut container, engine } = located;
+        let own_path = container.cgroup_path.clone();
         // `path` may lie below the container's own cgroup. If that is gone its name still is an identity.
         let own = if own_path == path { id } else { self.hierarchy.id_of(&own_path).unwrap_or(id) };
-        located.container.cgroup_id = own;
-        let complete = self.locator.complete(&mut located);
-        let shared = Arc::new(located.container.clone());
+        container.cgroup_id = own;
+        let complete = self.locator.complete(&mut container);
+        let shared = Arc::new(container);
         self.counters.identified += 1;
         self.by_path.insert(own_path.clone(), own);
-        self.owners.insert(own, Owner { located, alive: Arc::new(()), shared, complete, completions: 0 });
+        self.owners.insert(own, Owner { shared, engine, alive: Arc::new(()), complete, completions: 0 });
         if own != id {
             self.cgroups.insert(own, Entry { path: own_path, state: State::Owned(own) });
         }
@@ -309,7 +311,7 @@ impl Containers {
         let question = Question {
             cgroup_id: id,
             container: Arc::clone(&owner.shared),
-            engine: owner.located.engine.clone(),
+            engine: owner.engine.clone(),
             alive: Arc::downgrade(&owner.alive),
         };
         if !self.asker.ask(question) {
@@ -329,7 +331,7 @@ impl Containers {
                 counters.api_answered += 1;
                 counters.chain_open += u64::from(details.image.as_ref().is_some_and(|i| i.chain_id.is_none()));
                 let Some(owner) = self.owners.get_mut(&answer.cgroup_id) else { return };
-                let container = &mut owner.located.container;
+                let container = Arc::make_mut(&mut owner.shared);
                 container.image_pending = false;
                 container.image = details.image.or(container.image.take());
                 if let Some(name) = details.name {
@@ -339,14 +341,12 @@ impl Containers {
                 if details.created_ns != 0 {
                     container.created_ns = details.created_ns;
                 }
-                owner.shared = Arc::new(container.clone());
                 self.updated.push(answer.cgroup_id);
             }
             Outcome::Gone => {
                 counters.api_not_found += 1;
                 let Some(owner) = self.owners.get_mut(&answer.cgroup_id) else { return };
-                owner.located.container.image_pending = false;
-                owner.shared = Arc::new(owner.located.container.clone());
+                Arc::make_mut(&mut owner.shared).image_pending = false;
                 self.updated.push(answer.cgroup_id);
             }
             Outcome::Overflow => self.ask_later(answer.cgroup_id),
