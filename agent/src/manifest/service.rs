@@ -647,6 +647,7 @@ mod tests {
                 },
                 image,
                 image_pending,
+                labels: Vec::new(),
             })
         }
 
@@ -673,7 +674,7 @@ mod tests {
                 path: Bytes::from(format!("/bin/{name}")),
                 fs_path: Bytes::new(),
                 tgid: 0,
-                mnt_ns: 2,
+                in_host_mount_namespace: false,
                 boot_ns: 0,
             }
         }
@@ -732,9 +733,9 @@ mod tests {
 
     #[test]
     fn what_needs_no_digest_is_answered_at_once() {
-        let fixture = start(Config { host_mnt_ns: 1, ..Config::default() });
+        let fixture = start(Config::default());
         let file = fixture.exec("ls", b"ls");
-        let host = ExecFile { mnt_ns: 1, ..file.clone() };
+        let host = ExecFile { in_host_mount_namespace: true, ..file.clone() };
         let remote = ExecFile { identity: FileIdentity { magic: 0x6573_5546, ..file.identity }, ..file.clone() };
         let memfd = ExecFile { identity: FileIdentity { memfd: true, overlay: None, on_rootfs: false, ..file.identity }, ..file.clone() };
         let mut large = file.clone();
