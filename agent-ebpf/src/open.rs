@@ -16,6 +16,7 @@ use crate::{
 
 /// `include/linux/fs.h`
 const FMODE_WRITE: u32 = 2;
+const FMODE_READ: u32 = 1;
 const FMODE_CREATED: u32 = 0x10_0000;
 /// `include/uapi/asm-generic/fcntl.h`, the same on x86 and arm64.
 const O_CREAT: u32 = 0o100;
@@ -126,10 +127,16 @@ pub unsafe fn fill<K: Object>(
     }
 }
 
-/// Whether the policy wants an open of this `f_mode`. `O_PATH` and such count as reading.
+/// Whether the policy wants an open of this `f_mode`. `O_RDWR` is both, `O_PATH` and such count as reading.
 #[inline(always)]
 pub fn mode_wanted(policy: &KernelPolicy, mode: u32) -> bool {
-    let wanted = if mode & FMODE_WRITE != 0 { PolicyFlags::OPEN_WRITE } else { PolicyFlags::OPEN_READ };
+    let mut wanted = 0;
+    if mode & FMODE_WRITE != 0 {
+        wanted |= PolicyFlags::OPEN_WRITE;
+    }
+    if mode & FMODE_READ != 0 || mode & FMODE_WRITE == 0 {
+        wanted |= PolicyFlags::OPEN_READ;
+    }
     policy.flags & wanted != 0
 }
 

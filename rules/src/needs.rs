@@ -28,9 +28,9 @@ pub struct Needs {
 /// Which opens are needed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Opens {
-    /// Opens for reading only.
+    /// Opens for reading, `O_RDWR` included.
     pub read: bool,
-    /// Opens for writing.
+    /// Opens for writing, `O_RDWR` included.
     pub write: bool,
 }
 
