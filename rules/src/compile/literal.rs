@@ -52,11 +52,9 @@ pub(super) fn parse(ty: Type, op: Op, text: &[u8]) -> Result<Literal, String> {
                 Literal::Unsigned(if bits == 64 { number } else { number & ((1 << bits) - 1) })
             })
             .ok_or_else(|| format!("'{}' is not a valid number", shown())),
-        Class::Double => std::str::from_utf8(text)
-            .ok()
-            .and_then(|text| text.parse().ok())
-            .filter(|number: &f64| number.is_finite())
-            .map(Literal::Double)
+        // Upstream reads whole numbers here, too.
+        Class::Double => integer(text)
+            .map(|number| Literal::Double(number as f64))
             .ok_or_else(|| format!("'{}' is not a valid number", shown())),
         Class::Bool => match text {
             b"true" => Ok(Literal::Bool(true)),
@@ -124,4 +122,12 @@ fn hex(text: &[u8]) -> Option<Vec<u8>> {
         return None;
     }
     text.chunks(2).map(|pair| Some(crate::parse::hex(pair[0])? << 4 | crate::parse::hex(pair[1])?)).collect()
+}
+
+/// A literal for a raw argument, whose type is known only with the event: read again as the type of the value.
+pub(super) fn unbound(literal: Literal) -> Literal {
+    match literal {
+        Literal::Unsigned(number) => Literal::Reread(number),
+        other => other,
+    }
 }

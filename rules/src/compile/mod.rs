@@ -104,6 +104,7 @@ impl Check<'_> {
             .iter()
             .map(|(value, pos)| literal::parse(self.typed.ty, self.op, value).map_err(|text| error(text, *pos)))
             .collect::<Result<Vec<_>, _>>()?;
+        let literals: Vec<_> = if is_rawarg { literals.into_iter().map(literal::unbound).collect() } else { literals };
         // Without index, an ancestor field knows no modifiers: the first value alone counts.
         let ancestors = self.typed.kind == FieldKind::Ancestors;
         if let Some(modifier) = modifier {
@@ -221,7 +222,9 @@ impl Check<'_> {
         if self.typed.ty.class() == Class::Net || typed.ty.class() == Class::Net {
             return fail("network fields cannot be compared with another field");
         }
-        if matches!(left, Operand::Transform { name: "join" | "concat" | "getopt", .. }) {
+        let mut reads_field = false;
+        right.walk(&mut |operand| reads_field |= matches!(operand, Operand::Field { .. }));
+        if reads_field && matches!(left, Operand::Transform { name: "join" | "concat" | "getopt", .. }) {
             return fail("join, concat and getopt cannot be compared with a field: swap the sides");
         }
         if typed.ty != self.typed.ty || (typed.kind == FieldKind::List) != (self.typed.kind == FieldKind::List) {
@@ -299,7 +302,7 @@ impl Check<'_> {
         if !value.first().is_some_and(u8::is_ascii_alphabetic) || !value.iter().any(|byte| matches!(byte, b'.' | b'(')) {
             return;
         }
-        let Ok((operand, length)) = parse_operand_prefix(value) else { return };
+        let Ok((operand, length)) = parse_operand_prefix(value, true) else { return };
         if length != value.len() {
             return;
         }

@@ -176,6 +176,7 @@ fn transform(
         _ => return fail(format!("does not take {} arguments", args.len())),
     };
     let flags = if known.is_multi() { FieldFlags::NONE } else { typed.first().map_or(FieldFlags::NONE, |arg| arg.flags) };
+    let print = typed.first().filter(|_| !known.is_multi()).map_or(PrintFormat::Na, |arg| arg.print);
     let names_event = !known.is_multi() && typed.iter().any(|arg| arg.names_event);
     let args = typed.into_iter().map(|arg| arg.argument).collect();
     Ok(Typed {
@@ -184,7 +185,7 @@ fn transform(
         ty,
         kind: if is_list { FieldKind::List } else { FieldKind::Scalar },
         flags,
-        print: PrintFormat::Na,
+        print,
         names_event,
     })
 }
@@ -197,6 +198,7 @@ struct TypedArg {
     raw_ty: Type,
     raw_is_list: bool,
     flags: FieldFlags,
+    print: PrintFormat,
     names_event: bool,
 }
 
@@ -208,6 +210,7 @@ fn argument(arg: &TransformArg, catalogue: &Catalogue) -> Result<TypedArg, Compi
         raw_ty: ty,
         raw_is_list: is_list,
         flags: FieldFlags::NONE,
+        print: PrintFormat::Na,
         names_event: false,
     };
     Ok(match arg {
@@ -231,6 +234,7 @@ fn argument(arg: &TransformArg, catalogue: &Catalogue) -> Result<TypedArg, Compi
                 raw_ty,
                 raw_is_list,
                 flags: typed.flags,
+                print: typed.print,
                 names_event: typed.names_event,
             }
         }

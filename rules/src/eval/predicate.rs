@@ -71,6 +71,8 @@ pub(crate) enum Literal {
     Bytes(Box<[u8]>),
     Signed(i64),
     Unsigned(u64),
+    /// Unsigned when it was compiled; as wide and signed as the value when it is compared.
+    Reread(u64),
     Double(f64),
     Bool(bool),
     Ip(IpAddr),
@@ -384,6 +386,10 @@ fn compare_literal(value: Value<'_>, literal: &Literal) -> Option<Ordering> {
         (Value::U64(a), Literal::Signed(b)) => Some((a as i64).cmp(b)),
         (Value::U64(a), Literal::Unsigned(b)) => Some(a.cmp(b)),
         (Value::I64(a), Literal::Unsigned(b)) => Some((a as u64).cmp(b)),
+        (Value::U64(a), Literal::Reread(b)) => Some(a.cmp(b)),
+        // 32 bits are what the types that are read again have.
+        (Value::I64(a), Literal::Reread(b)) if *b <= u64::from(u32::MAX) => Some(a.cmp(&i64::from(*b as u32 as i32))),
+        (Value::I64(a), Literal::Reread(b)) => Some(a.cmp(&(*b as i64))),
         (Value::F64(a), Literal::Double(b)) => a.partial_cmp(b),
         (Value::Bool(a), Literal::Bool(b)) => Some(a.cmp(b)),
         (Value::Ip(a), Literal::Ip(b)) => (a == *b).then_some(Ordering::Equal),

@@ -1,6 +1,6 @@
 //! A set of event codes, held as a bit per number of the event table.
 
-use super::{EVENTS, EventCode};
+use super::{EVENTS, EventCode, Origin};
 
 const WORDS: usize = EVENTS.len().div_ceil(64);
 
@@ -87,10 +87,14 @@ impl EventSet {
         (0..EVENTS.len()).filter(|number| self.contains_number(*number)).map(|number| EventCode(number as u16))
     }
 
-    /// The names in the set, each once, ordered.
+    /// The names in the set, each once, ordered; without those that are only of use inside of an engine.
     pub fn names(&self) -> Vec<&'static str> {
-        let mut names: Vec<_> =
-            self.iter().filter(|code| code.event().is_used()).map(|code| code.event().name).collect();
+        let shown = |code: &EventCode| {
+            let event = code.event();
+            let is_internal = matches!(event.origin, Origin::Meta | Origin::Iterator);
+            event.is_used() && (!is_internal || matches!(event.name, "asyncevent" | "drop"))
+        };
+        let mut names: Vec<_> = self.iter().filter(shown).map(|code| code.event().name).collect();
         names.sort_unstable();
         names.dedup();
         names

@@ -70,7 +70,7 @@ impl Format {
             [b'*', rest @ ..] => (true, rest),
             _ => (false, text),
         };
-        if rest.is_empty() {
+        if text.is_empty() {
             return Err(FormatError { message: "the output is empty".to_owned(), unknown_filter: false });
         }
         let mut tokens = Vec::new();
@@ -196,6 +196,7 @@ impl Shown {
         let (ty, print) = self.bound(facts.event());
         match self.get(facts) {
             Got::One(item) => render::text(item.value(), ty, print),
+            Got::Many(items) if items.is_empty() && self.is_chain() => None,
             Got::Many(items) => Some(render::list(&items, ty, print, self.is_chain())),
             Got::Missing | Got::Pending => None,
         }
@@ -209,10 +210,10 @@ impl Shown {
         let (ty, print) = self.bound(facts.event());
         match self.get(facts) {
             Got::One(item) => render::json(item.value(), ty, print, self.is_raw_time()),
+            Got::Many(items) if items.is_empty() => None,
             Got::Many(items) if self.is_chain() => {
                 Some(String::from_utf8_lossy(&render::list(&items, ty, print, true)).into_owned().into())
             }
-            Got::Many(items) if items.is_empty() => Some(Json::Null),
             Got::Many(items) => {
                 let items = items.iter().map(|item| render::json(item.value(), ty, print, false).unwrap_or(Json::Null));
                 Some(items.collect())
@@ -284,15 +285,14 @@ fn value_token<'t>(text: &'t [u8], catalogue: &Catalogue) -> Result<(ValueToken,
     let text = &text[digits..];
     let shown = || String::from_utf8_lossy(&text[..text.len().min(40)]).into_owned();
     let fail = |message: String, unknown_filter| Err(FormatError { message, unknown_filter });
-    let (operand, length) = match parse_operand_prefix(text) {
-        Ok(parsed) => parsed,
-        // Something after the name (such as a bracket that is no argument) does not parse.
-        Err(_) => match name_prefix(text) {
-            Some(parsed) => parsed,
-            None => return fail(format!("'%' is not followed by a field: '%{}'", shown()), false),
-        },
+    let parsed = parse_operand_prefix(text, true);
+    let bare = || parse_operand_prefix(text, false).ok();
+    let found = match parsed {
+        Ok((operand, length)) => longest(operand, length, catalogue),
+        Err(_) => None,
     };
-    if let Some((shown, length)) = longest(operand, length, catalogue) {
+    let found = found.or_else(|| bare().and_then(|(operand, length)| longest(operand, length, catalogue)));
+    if let Some((shown, length)) = found {
         let inner = match &shown.0 {
             Operand::Transform { .. } => inner_fields(&shown.0, catalogue),
             Operand::Field { .. } => Vec::new(),
@@ -300,12 +300,6 @@ fn value_token<'t>(text: &'t [u8], catalogue: &Catalogue) -> Result<(ValueToken,
         return Ok((ValueToken { width, shown: shown.1, inner }, &text[length..]));
     }
     fail(format!("invalid formatting token '%{}': no such field", shown()), true)
-}
-
-/// A field name without what follows it.
-fn name_prefix(text: &[u8]) -> Option<(Operand, usize)> {
-    let length = text.iter().take_while(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.')).count();
-    parse_operand_prefix(&text[..length]).ok()
 }
 
 /// The longest start of an operand that resolves: as it is, without argument, with a shorter name.
@@ -328,7 +322,13 @@ fn longest(operand: Operand, length: usize, catalogue: &Catalogue) -> Option<((O
 }
 
 fn shown(operand: &Operand, catalogue: &Catalogue) -> Option<Shown> {
-    let typed = typed_operand(operand, catalogue).ok()?;
+    let mut typed = typed_operand(operand, catalogue).ok()?;
+    if let OperandSource::Field(field) = &mut typed.source {
+        // Without index it prints the process itself.
+        if field.id == FieldId::PROC_APID && field.arg == OwnedArg::None {
+            (field.arg, field.kind) = (OwnedArg::Index(0), crate::eval::FieldKind::Scalar);
+        }
+    }
     let mut ids = Vec::new();
     operand.walk(&mut |inner| {
         if let Operand::Field { .. } = inner {

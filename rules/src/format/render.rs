@@ -28,7 +28,7 @@ pub(super) fn text(value: Value<'_>, ty: Type, print: PrintFormat) -> Option<Vec
     })
 }
 
-/// Several values: `(a,b)`; a chain of ancestors `a->b`. A leading empty element leaves no comma, as upstream.
+/// Several values: `(a,b)`; a chain of ancestors `a b`. A leading empty element leaves no comma, as upstream.
 pub(super) fn list(items: &[Item<'_>], ty: Type, print: PrintFormat, is_chain: bool) -> Vec<u8> {
     let mut out = Vec::new();
     if !is_chain {
@@ -37,7 +37,7 @@ pub(super) fn list(items: &[Item<'_>], ty: Type, print: PrintFormat, is_chain: b
     let start = out.len();
     for item in items {
         if out.len() > start {
-            out.extend_from_slice(if is_chain { b"->" } else { b"," });
+            out.push(if is_chain { b' ' } else { b',' });
         }
         out.extend_from_slice(&text(item.value(), ty, print).unwrap_or_default());
         if out.len() > MAX_PRINT {
@@ -79,7 +79,12 @@ fn number(value: Value<'_>, ty: Type, print: PrintFormat) -> Option<String> {
         Value::U64(value) => value,
         _ => return None,
     };
+    // Formats without text for some widths, as upstream.
+    let is_wide = !matches!(ty.class(), Class::Signed(8 | 16 | 32) | Class::Unsigned(8 | 16 | 32));
+    let is_wide_signed = matches!(ty.class(), Class::Signed(64));
     Some(match print {
+        PrintFormat::Na if is_wide_signed => raw.cast_signed().to_string(),
+        PrintFormat::Padded if !is_wide => return None,
         PrintFormat::Dec | PrintFormat::Id => match value {
             Value::I64(value) => value.to_string(),
             _ => raw.to_string(),

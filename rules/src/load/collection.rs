@@ -117,7 +117,7 @@ impl Collection {
 
     /// Whether a text names a field, or a transformed one.
     pub(crate) fn is_field(&self, text: &str) -> bool {
-        parse::parse_operand_prefix(text.as_bytes())
+        parse::parse_operand_prefix(text.as_bytes(), true)
             .is_ok_and(|(operand, length)| length == text.len() && typed_operand(&operand, &self.catalogue).is_ok())
     }
 

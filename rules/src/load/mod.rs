@@ -127,9 +127,10 @@ pub fn plugins_satisfy(source: &Source<'_>, options: &LoadOptions) -> Result<boo
 
 /// A requirement that no loaded plugin satisfies.
 fn missing_plugin(collection: &Collection, options: &LoadOptions) -> Option<Trouble> {
+    let plugins = options.plugins.as_ref()?;
     let satisfied = |alternatives: &[(String, crate::Version)]| {
         alternatives.iter().any(|(name, version)| {
-            options.plugins.iter().any(|(known, have)| known == name && have.0 == version.0 && have >= version)
+            plugins.iter().any(|(known, have)| known == name && have.0 == version.0 && have >= version)
         })
     };
     let missing = collection.required_plugins.iter().find(|alternatives| !satisfied(alternatives))?;
@@ -383,8 +384,13 @@ fn compares_na(expr: &Expr) -> bool {
     match expr {
         Expr::And(children, _) | Expr::Or(children, _) => children.iter().any(|child| compares_na(child)),
         Expr::Not(child, _) => compares_na(child),
-        Expr::Check { left: Operand::Field { name, .. }, op, right, .. } => {
-            let unsafe_field = name.starts_with("ka.") || name.starts_with("jevt.");
+        Expr::Check { left, op, right, .. } => {
+            let mut unsafe_field = false;
+            left.walk(&mut |operand| {
+                if let Operand::Field { name, .. } = operand {
+                    unsafe_field |= name.starts_with("ka.") || name.starts_with("jevt.");
+                }
+            });
             let unsafe_op =
                 matches!(op, Op::Eq | Op::EqEq | Op::Ne | Op::In | Op::Intersects | Op::PMatch);
             let values = match right {

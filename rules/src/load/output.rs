@@ -42,7 +42,7 @@ pub(super) fn compile(item: &RuleItem, options: &LoadOptions, catalogue: &Catalo
     if text.contains(CONTAINER_INFO) {
         let message = "%container.info is deprecated and was removed; the suggested output has the container's fields";
         deprecations.push(message.to_owned());
-        text = text.replace(CONTAINER_INFO, "").trim().to_owned();
+        text = text.replace(CONTAINER_INFO, "");
     }
     for field in super::DEPRECATED {
         if text.contains(field) {

@@ -100,12 +100,13 @@ impl Reader<'_> {
             self.kind = kind;
             self.name = name.text().unwrap_or_default().to_owned();
             self.name = self.required(item, kind)?;
-            self.unknown_keys(item, keys);
-            return match kind {
+            match kind {
                 "list" => self.list(item),
                 "macro" => self.macro_item(item),
                 _ => self.rule(item),
-            };
+            }?;
+            self.unknown_keys(item, keys);
+            return Ok(());
         }
         let origin = self.origin(item);
         self.collection.warn(Code::UnknownItem, "unknown top level item".to_owned(), origin, "item", "");
@@ -269,7 +270,7 @@ impl Reader<'_> {
     /// `append: true`: only condition and exceptions count.
     fn append_rule(&mut self, item: &Arc<Node>) -> Result<(), Trouble> {
         let condition = self.optional(item, "condition")?;
-        let exceptions = self.exceptions(item)?;
+        let exceptions = self.exceptions(item, true)?;
         if condition.is_none() && exceptions.as_ref().is_none_or(Vec::is_empty) {
             let message = "appended rule must have exceptions or condition property".to_owned();
             return self.fail(Code::Validate, message, item);
@@ -286,17 +287,18 @@ impl Reader<'_> {
     }
 
     fn override_rule(&mut self, item: &Arc<Node>, overrides: &Overrides) -> Result<(), Trouble> {
+        // Shapes first: a wrong one is an error whether the rule exists or not.
+        self.tags(item)?;
+        let appends_exceptions = overrides.append.iter().any(|key| key == "exceptions");
+        let exceptions = self.exceptions(item, appends_exceptions)?.unwrap_or_default();
         let mut rule = self.existing(item, "override")?;
         for key in &overrides.append {
             match key.as_str() {
                 "condition" => rule.condition = format!("{} {}", rule.condition, self.required(item, key)?),
-                "output" => rule.output = format!("{} {}", rule.output, self.required(item, key)?.trim_matches(BLANKS)),
+                "output" => rule.output = format!("{} {}", rule.output, self.required(item, key)?),
                 "desc" => rule.desc = format!("{} {}", rule.desc, self.required(item, key)?),
                 "tags" => rule.tags.extend(self.tags(item)?),
-                _ => {
-                    let exceptions = self.exceptions(item)?.unwrap_or_default();
-                    self.append_exceptions(&mut rule, exceptions)?;
-                }
+                _ => self.append_exceptions(&mut rule, exceptions.clone())?,
             }
         }
         for key in &overrides.replace {
@@ -306,12 +308,12 @@ impl Reader<'_> {
                     rule.condition_origin = self.origin(item.get(key).unwrap_or(item));
                 }
                 "output" => {
-                    rule.output = self.required(item, key)?.trim_matches(BLANKS).to_owned();
+                    rule.output = self.required(item, key)?;
                     rule.output_origin = self.origin(item.get(key).unwrap_or(item));
                 }
                 "desc" => rule.desc = self.required(item, key)?,
                 "tags" => rule.tags = self.tags(item)?,
-                "exceptions" => rule.exceptions = self.exceptions(item)?.unwrap_or_default(),
+                "exceptions" => rule.exceptions.clone_from(&exceptions),
                 "priority" => rule.priority = self.priority(item)?,
                 "enabled" => rule.enabled = self.boolean(item, key, rule.enabled)?,
                 "warn_evttypes" => rule.warn_evttypes = self.boolean(item, key, rule.warn_evttypes)?,
@@ -373,7 +375,7 @@ impl Reader<'_> {
             warn_evttypes: self.boolean(item, "warn_evttypes", true)?,
             skip_if_unknown_filter: self.boolean(item, "skip-if-unknown-filter", false)?,
             tags: self.tags(item)?,
-            exceptions: self.exceptions(item)?.unwrap_or_default(),
+            exceptions: self.exceptions(item, false)?.unwrap_or_default(),
             order: Order::default(),
             origin: self.origin(item),
             condition_origin: self.origin(item.get("condition").unwrap_or(item)),
@@ -444,7 +446,7 @@ impl Reader<'_> {
         }
     }
 
-    fn exceptions(&mut self, item: &Arc<Node>) -> Result<Option<Vec<Exception>>, Trouble> {
+    fn exceptions(&mut self, item: &Arc<Node>, partial: bool) -> Result<Option<Vec<Exception>>, Trouble> {
         let Some(node) = item.get("exceptions").filter(|node| !node.is_null()) else { return Ok(None) };
         let Some(entries) = node.items() else {
             return self.fail(Code::YamlValidate, "rule exceptions must be a sequence".to_owned(), node);
@@ -470,6 +472,12 @@ impl Reader<'_> {
                 Some(node) => self.entry(node, key, false).map(Some),
             };
             let fields = entry_of("fields")?;
+            if fields.is_none() && !partial {
+                let message = format!("exception '{name}' has no mapping for key 'fields'");
+                let mut trouble = Trouble::new(Code::YamlValidate, message, self.origin(entry));
+                trouble.context = vec![(self.kind, self.name.clone()), ("exception", name)];
+                return Err(trouble);
+            }
             let comps = entry_of("comps")?;
             let values = match entry.get("values") {
                 None => Vec::new(),
@@ -515,6 +523,14 @@ impl Reader<'_> {
                 trouble.context = context.iter().map(|(kind, name)| (*kind, name.clone())).collect();
                 Err(trouble)
             };
+            if exception.values.is_empty() {
+                self.collection.warn_in(
+                    Code::AppendNoValues,
+                    "overriding/appending exception with no values".to_owned(),
+                    exception.origin.clone(),
+                    &[("rule", &self.name), ("exception", &name)],
+                );
+            }
             match rule.exceptions.iter_mut().find(|known| known.name == name) {
                 Some(known) => {
                     if exception.fields.is_some() {
@@ -522,14 +538,6 @@ impl Reader<'_> {
                     }
                     if exception.comps.is_some() {
                         return fail(format!("can not append exception comps to existing exception '{name}', only values"));
-                    }
-                    if exception.values.is_empty() {
-                        self.collection.warn_in(
-                            Code::AppendNoValues,
-                            "overriding/appending exception with no values".to_owned(),
-                            exception.origin.clone(),
-                            &[("rule", &self.name), ("exception", &name)],
-                        );
                     }
                     known.values.append(&mut exception.values);
                 }

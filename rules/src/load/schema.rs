@@ -39,7 +39,11 @@ fn item_fits(item: &Arc<Node>) -> bool {
                 "rule" | "macro" | "list" | "condition" | "output" | "desc" | "source" => value.text().is_some(),
                 "priority" => value.text().is_some_and(|word| PRIORITIES.contains(&word)),
                 "enabled" | "append" | "capture" | "warn_evttypes" | "skip-if-unknown-filter" => is_boolean(value),
-                "items" | "tags" | "exceptions" => value.items().is_some(),
+                "items" | "tags" => value.items().is_some(),
+                "exceptions" => value.items().is_some_and(|entries| {
+                    let known = |key: &Arc<Node>| matches!(key.text(), Some("name" | "fields" | "comps" | "values"));
+                    entries.iter().all(|entry| entry.entries().iter().all(|(key, _)| known(key)))
+                }),
                 "override" => {
                     !value.entries().is_empty()
                         && value.entries().iter().all(|(key, operation)| {

@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use saphyr_parser::{Event, Parser, ScalarStyle};
+use libyaml_safer::{EventData, Mark, Parser, ScalarStyle};
 
 /// Deepest nesting of a rule file.
 const MAX_DEPTH: usize = 100;
@@ -83,7 +83,7 @@ impl Node {
 
 /// A collection that is being read.
 struct Open {
-    anchor: usize,
+    anchor: Option<String>,
     at: Place,
     is_map: bool,
     children: Vec<Arc<Node>>,
@@ -92,32 +92,38 @@ struct Open {
 /// Reads all documents of a text.
 pub(crate) fn documents(text: &str) -> Result<Vec<Arc<Node>>, YamlError> {
     let mut documents = Vec::new();
-    let mut anchors: HashMap<usize, Arc<Node>> = HashMap::new();
+    let mut anchors: HashMap<String, Arc<Node>> = HashMap::new();
     let mut open: Vec<Open> = Vec::new();
     let mut total = 0_u64;
-    for event in Parser::new_from_str(text) {
-        let (event, span) = event.map_err(|error| YamlError {
-            message: error.info().to_owned(),
-            at: Place { line: error.marker().line().max(1), column: error.marker().col() + 1 },
+    let mut parser = Parser::new();
+    let mut input = text.as_bytes();
+    parser.set_input_string(&mut input);
+    loop {
+        let event = parser.parse().map_err(|error| YamlError {
+            message: error.problem().to_owned(),
+            at: error.problem_mark().map(place).unwrap_or_default(),
         })?;
-        let at = Place { line: span.start.line(), column: span.start.col() + 1 };
+        let at = place(event.start_mark);
         let fail = |message: &str| Err(YamlError { message: message.to_owned(), at });
-        let (node, anchor) = match event {
-            Event::Scalar(text, style, anchor, tag) => {
+        let (node, anchor) = match event.data {
+            EventData::Scalar { anchor, tag, value: text, style, .. } => {
                 let plain = style == ScalarStyle::Plain;
-                let is_null = plain && tag.is_none() && matches!(text.as_ref(), "" | "~" | "null" | "Null" | "NULL");
-                let value = if is_null { Value::Null } else { Value::Scalar { text: text.into_owned(), plain } };
+                let is_null = plain && tag.is_none() && matches!(text.as_str(), "" | "~" | "null" | "Null" | "NULL");
+                let value = if is_null { Value::Null } else { Value::Scalar { text, plain } };
                 (Arc::new(Node { value, at, size: 1 }), anchor)
             }
-            Event::SequenceStart(anchor, _) | Event::MappingStart(anchor, _) => {
+            data @ (EventData::SequenceStart { .. } | EventData::MappingStart { .. }) => {
                 if open.len() >= MAX_DEPTH {
                     return fail("the document is nested too deeply");
                 }
-                let is_map = matches!(event, Event::MappingStart(..));
+                let is_map = matches!(data, EventData::MappingStart { .. });
+                let (EventData::SequenceStart { anchor, .. } | EventData::MappingStart { anchor, .. }) = data else {
+                    continue;
+                };
                 open.push(Open { anchor, at, is_map, children: Vec::new() });
                 continue;
             }
-            Event::SequenceEnd | Event::MappingEnd => {
+            EventData::SequenceEnd | EventData::MappingEnd => {
                 let Some(done) = open.pop() else { return fail("unexpected end of a collection") };
                 let size = done.children.iter().fold(1_u64, |sum, child| sum.saturating_add(child.size));
                 if size > MAX_SIZE {
@@ -135,17 +141,18 @@ pub(crate) fn documents(text: &str) -> Result<Vec<Arc<Node>>, YamlError> {
                 };
                 (Arc::new(Node { value, at: done.at, size }), done.anchor)
             }
-            Event::Alias(anchor) => match anchors.get(&anchor) {
-                Some(node) => (Arc::clone(node), 0),
+            EventData::Alias { anchor } => match anchors.get(&anchor) {
+                Some(node) => (Arc::clone(node), None),
                 None => return fail("the alias has no anchor, or is inside of it"),
             },
-            Event::DocumentStart(_) => {
+            EventData::DocumentStart { .. } => {
                 anchors.clear();
                 continue;
             }
-            Event::Nothing | Event::StreamStart | Event::StreamEnd | Event::DocumentEnd => continue,
+            EventData::StreamStart { .. } | EventData::DocumentEnd { .. } => continue,
+            EventData::StreamEnd => return Ok(documents),
         };
-        if anchor > 0 {
+        if let Some(anchor) = anchor {
             anchors.insert(anchor, Arc::clone(&node));
         }
         match open.last_mut() {
@@ -159,5 +166,8 @@ pub(crate) fn documents(text: &str) -> Result<Vec<Arc<Node>>, YamlError> {
             }
         }
     }
-    Ok(documents)
+}
+
+fn place(mark: Mark) -> Place {
+    Place { line: mark.line as usize + 1, column: mark.column as usize + 1 }
 }

@@ -34,7 +34,7 @@ fn events(expr: &Expr, negated: bool) -> Result<EventSet, EventsError> {
             Ok(result)
         }
         Expr::Not(child, _) => events(child, !negated),
-        Expr::Exists(Operand::Field { name, .. }, _) if name == "evt.type" => Ok(decided(EventSet::all())),
+        Expr::Exists(operand, _) if is_name(operand) => Ok(decided(EventSet::all())),
         Expr::Check { left, op: op @ (Op::Eq | Op::EqEq | Op::Ne | Op::In), modifier: None, right, pos } => {
             let fail = |message| Err(EventsError { message, pos: *pos });
             if let Operand::Transform { .. } = left {

@@ -16,6 +16,7 @@ fn options(corpus: &Corpus, case: &Json) -> LoadOptions {
     let mut options = LoadOptions {
         catalogue: Some(Arc::new(catalogue(corpus, case["catalog"].as_str().unwrap_or("core")))),
         append_output: Vec::new(),
+        plugins: None,
         ..LoadOptions::default()
     };
     if let Some(sources) = case["sources"].as_array() {
@@ -197,7 +198,7 @@ fn check_events(rule: &purser_rules::Rule, events: &Json) -> Verdict {
 
 pub(crate) fn plugin_requirements(corpus: &Corpus, case: &Json) -> Verdict {
     let mut options = options(corpus, case);
-    options.plugins = case["plugins"]
+    let plugins = case["plugins"]
         .as_array()
         .into_iter()
         .flatten()
@@ -206,6 +207,7 @@ pub(crate) fn plugin_requirements(corpus: &Corpus, case: &Json) -> Verdict {
             (plugin["name"].as_str().unwrap_or_default().to_owned(), version)
         })
         .collect();
+    options.plugins = Some(plugins);
     let content = text(&case["content"]);
     let got = plugins_satisfy(&Source { name: "rules.yaml", text: &content }, &options);
     match case["expect"].as_bool() {
@@ -357,6 +359,9 @@ pub(crate) fn detect(corpus: &Corpus, case: &Json) -> Verdict {
     let mut options = options(corpus, case);
     if case["catalog"].is_null() {
         options.catalogue = Some(Arc::new(catalogue(corpus, "core+container")));
+    }
+    for pattern in case["disable_substring"].as_array().into_iter().flatten().filter_map(Json::as_str) {
+        options.selection.push(Selection { enable: false, by: Selector::Substring(pattern.to_owned()) });
     }
     let (set, _) = load_files(&files(case), &options).map_err(|error| error.to_string())?;
     let facts = CaseFacts::of(corpus, case, set.catalogue());

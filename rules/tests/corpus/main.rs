@@ -101,7 +101,7 @@ fn run(corpus: &Corpus, case: &Json) -> Verdict {
         "format_valid" => checks::format_valid(corpus, case),
         "format" => checks::format(corpus, case),
         "format_typed" => checks::format_typed(corpus, case),
-        "render" => checks::render_case(case),
+        "render" => checks::render_case(corpus, case),
         "load" => files::load(corpus, case),
         "plugin_requirements" => files::plugin_requirements(corpus, case),
         "macro_resolve" => files::macro_resolve(corpus, case),
