@@ -236,18 +236,26 @@ fn a_container_gone_before_its_events_are_read() {
         ..ContainersConfig::default()
     };
     let mut containers = Containers::new(&config).expect("containers");
-    for round in 0..10 {
+    let mut seen = 0;
+    for _ in 0..10 {
         let id = unique_name("short");
-        let mut run = rig.ctr().args(["run", "--rm", &written.reference, &id, "/bin/true"]).spawn().expect("ctr");
-        let deadline = Instant::now() + Duration::from_secs(30);
+        let mut run =
+            rig.ctr().args(["run", "--rm", &written.reference, &id, "/bin/sleep", "0.05"]).spawn().expect("ctr");
         let made = loop {
             if let Some(name) = names(&parent_dir).into_iter().find(|n| *n == id && !known.contains(n)) {
-                break name;
+                break Some(name);
             }
-            assert!(Instant::now() < deadline, "round {round}: no cgroup");
+            if run.try_wait().expect("ctr").is_some() {
+                break None;
+            }
         };
-        let path = format!("{parent}/{made}");
-        let cgroup_id = fs::metadata(parent_dir.join(&made)).expect("cgroup").ino();
+        // A busy machine can keep this test from looking while the cgroup is there.
+        let Some((made, Ok(cgroup))) = made.map(|made| (made.clone(), fs::metadata(parent_dir.join(made)))) else {
+            drop(run.wait());
+            continue;
+        };
+        seen += 1;
+        let (path, cgroup_id) = (format!("{parent}/{made}"), cgroup.ino());
         containers.on_cgroup_mkdir(cgroup_id, path.as_bytes(), 0);
         assert!(run.wait().expect("ctr ends").success());
         containers.on_cgroup_rmdir(cgroup_id);
@@ -255,9 +263,10 @@ fn a_container_gone_before_its_events_are_read() {
         // Its events come only now.
         let container = found(containers.lookup(cgroup_id, u32::MAX));
         assert_eq!((container.id.as_str(), container.runtime), (id.as_str(), Runtime::Containerd));
-        assert_eq!(container.args, ["/bin/true"]);
+        assert_eq!(container.args, ["/bin/sleep", "0.05"]);
         assert_identity(answered(&mut containers, cgroup_id).image.as_ref().expect("image"), &written);
     }
+    assert!(seen > 0, "no cgroup was ever seen");
     drop(first);
 }
 
@@ -421,6 +430,190 @@ fn a_hung_daemon_degrades_to_the_bundle_and_is_asked_again() {
 
     rustix::process::kill_process(daemon, rustix::process::Signal::CONT).expect("continued");
     assert_identity(answered(&mut containers, cgroup_id).image.as_ref().expect("image"), &written);
+}
+
+#[test]
+fn a_socket_that_comes_later() {
+    if !can_run() {
+        return;
+    }
+    let directory = tempfile::tempdir().expect("directory");
+    let (written, archive) = write_image("local.test/later:1", directory.path());
+    let rig = Containerd::start().expect("containerd");
+    rig.import(&archive).expect("import");
+    let running = rig.start_container(&written.reference, &unique_name("later"), &[]).expect("container");
+    let pid = running.pid().expect("pid");
+    let (_, cgroup_id) = cgroup_of(pid);
+    let socket = directory.path().join("later.sock");
+    let config = ContainersConfig {
+        containerd: vec![ContainerdEndpoint { socket: socket.clone(), state: rig.state() }],
+        ..ContainersConfig::default()
+    };
+    let mut containers = Containers::new(&config).expect("containers");
+    assert_eq!(found(containers.lookup(cgroup_id, pid)).id, running.id());
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while containers.counters().api_unreachable == 0 && Instant::now() < deadline {
+        containers.poll_updates();
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    assert!(containers.counters().api_unreachable >= 1, "{:?}", containers.counters());
+    assert_eq!(containers.pending(), 1);
+    std::os::unix::fs::symlink(rig.address(), &socket).expect("symlink");
+    assert_identity(answered(&mut containers, cgroup_id).image.as_ref().expect("image"), &written);
+}
+
+/// Ends a process that this test started, also when the test panics.
+struct Ended(std::process::Child);
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        drop(self.0.kill());
+        drop(self.0.wait());
+    }
+}
+
+#[test]
+fn a_daemon_that_is_restarted() {
+    if !can_run() {
+        return;
+    }
+    let directory = tempfile::tempdir().expect("directory");
+    let (written, archive) = write_image("local.test/restart:1", directory.path());
+    let rig = Containerd::start().expect("containerd");
+    rig.import(&archive).expect("import");
+    let one = rig.start_container(&written.reference, &unique_name("one"), &[]).expect("container");
+    let (_, first) = cgroup_of(one.pid().expect("pid"));
+    let mut containers = new();
+    containers.lookup(first, one.pid().expect("pid"));
+    answered(&mut containers, first);
+
+    let two = rig.start_container(&written.reference, &unique_name("two"), &[]).expect("container");
+    let pid = two.pid().expect("pid");
+    let (_, second) = cgroup_of(pid);
+    let daemon = rustix::process::Pid::from_raw(rig.pid() as i32).expect("pid");
+    rustix::process::kill_process(daemon, rustix::process::Signal::KILL).expect("killed");
+    // From the bundle alone: the daemon is dead when the container is first seen.
+    let container = found(containers.lookup(second, pid));
+    assert_eq!((container.id.as_str(), container.image_pending), (two.id(), true));
+    let config = rig.address().with_file_name("config.toml");
+    let daemon = Command::new("containerd").arg("--config").arg(config).stderr(Stdio::null()).spawn();
+    let daemon = Ended(daemon.expect("containerd"));
+    assert_identity(answered(&mut containers, second).image.as_ref().expect("image"), &written);
+    assert_eq!(found(containers.lookup(first, 0)).id, one.id(), "what was known stays known");
+    drop((one, two));
+    drop(daemon);
+}
+
+#[test]
+fn an_image_of_several_platforms() {
+    if !can_run() {
+        return;
+    }
+    let directory = tempfile::tempdir().expect("directory");
+    let archive = directory.path().join("many.tar");
+    let foreign = if cfg!(target_arch = "x86_64") { "arm64" } else { "amd64" };
+    let written = image::Image::new("local.test/many:1")
+        .layer(Layer::busybox(&["sh", "sleep"]).expect("busybox"))
+        .layer(Layer::new().file("/etc/salt", *b"native", 0o644))
+        .platform(foreign, vec![Layer::new().file("/etc/salt", *b"foreign", 0o644)])
+        .entrypoint(&["/bin/sleep", "1000"])
+        .write_archive(&archive)
+        .expect("archive");
+    assert!(written.index_digest.is_some());
+    let rig = Containerd::start().expect("containerd");
+    rig.import(&archive).expect("import");
+    let running = rig.start_container(&written.reference, &unique_name("many"), &[]).expect("container");
+    let pid = running.pid().expect("pid");
+    let (_, cgroup_id) = cgroup_of(pid);
+    let mut containers = new();
+    containers.lookup(cgroup_id, pid);
+    let container = answered(&mut containers, cgroup_id);
+    let image = container.image.as_ref().expect("image");
+    assert_identity(image, &written);
+    assert_eq!(image.index_digest, written.index_digest);
+    let reference = written.reference.clone();
+    let by_name =
+        ImageRef::Containerd { socket: rig.address(), namespace: Some(rig.namespace().to_owned()), reference };
+    let by_name = image_by_reference(&by_name).expect("image");
+    assert_identity(&by_name, &written);
+    assert_eq!(by_name.index_digest, written.index_digest);
+}
+
+/// A cgroup made by the test, removed when it ends.
+struct Cgroup(PathBuf);
+
+impl Cgroup {
+    fn new(path: &str) -> Self {
+        let directory = cgroup2().expect("cgroup2").join(path.trim_start_matches('/'));
+        fs::create_dir_all(&directory).expect("cgroup");
+        Self(directory)
+    }
+    fn id(&self) -> u64 {
+        fs::metadata(&self.0).expect("cgroup").ino()
+    }
+}
+
+impl Drop for Cgroup {
+    fn drop(&mut self) {
+        drop(fs::remove_dir(&self.0));
+        // Its parent, if that was made for it.
+        drop(self.0.parent().map(fs::remove_dir));
+    }
+}
+
+#[test]
+fn bundles_that_lie_or_are_broken() {
+    if !can_run() {
+        return;
+    }
+    type Write = fn(&Path, &str);
+    let json = |path: &str| format!(r#"{{"process":{{"args":["/x"]}},"linux":{{"cgroupsPath":"{path}"}}}}"#);
+    let table: [(&str, Write, &str); 7] = [
+        ("honest", |file, json| fs::write(file, json).expect("written"), "container identified"),
+        ("broken", |file, json| fs::write(file, &json[..json.len() / 2]).expect("written"), "container bundle_invalid"),
+        (
+            "huge",
+            |file, json| fs::write(file, format!("{json}{}", " ".repeat(5 << 20))).expect("written"),
+            "container bundle_invalid",
+        ),
+        ("other", |file, json| fs::write(file, json.replace("/purser", "/other/purser")).expect("written"), "host"),
+        (
+            "foreign",
+            |file, json| {
+                fs::write(file, json).expect("written");
+                std::os::unix::fs::chown(file, Some(1000), None).expect("chown");
+            },
+            "host bundle_untrusted",
+        ),
+        ("fifo", |file, _| drop(Command::new("mkfifo").arg(file).status().expect("mkfifo")), "host"),
+        ("folder", |file, _| fs::create_dir(file).expect("folder"), "host"),
+    ];
+    for (kind, write, expected) in table {
+        let host = tempfile::tempdir().expect("directory");
+        let (namespace, id) = (unique_name("purser"), format!("{kind}-1"));
+        let path = format!("/{namespace}/{id}");
+        let cgroup = Cgroup::new(&path);
+        let bundle = host.path().join("run/containerd/io.containerd.runtime.v2.task").join(&namespace).join(&id);
+        fs::create_dir_all(&bundle).expect("bundle");
+        write(&bundle.join("config.json"), &json(&path));
+        let config = ContainersConfig { host_root: host.path().to_path_buf(), ..ContainersConfig::default() };
+        let mut containers = Containers::new(&config).expect("containers");
+        containers.on_cgroup_mkdir(cgroup.id(), path.as_bytes(), 0);
+        let lookup = containers.lookup(cgroup.id(), std::process::id());
+        let counted: HashMap<_, _> = containers.counters().iter().collect();
+        let mut expected = expected.split(' ');
+        match (expected.next(), lookup) {
+            (Some("container"), Lookup::Container(container)) => {
+                assert_eq!((&container.id, &container.name), (&id, &id), "{kind}");
+                assert_eq!(container.bundle.as_deref(), Some(bundle.as_path()));
+            }
+            (Some("host"), Lookup::Host) => {}
+            (expected, lookup) => panic!("{kind}: {lookup:?} instead of {expected:?}"),
+        }
+        for reason in expected {
+            assert!(counted[reason] > 0, "{kind}: {reason} in {counted:?}");
+        }
+    }
 }
 
 #[test]

@@ -15,14 +15,20 @@ use std::{
 use rustix::event::{EventfdFlags, eventfd};
 use tokio::sync::mpsc;
 
-use super::{Container, ContainersConfig, Error, Image, containerd::Daemon, docker, locate::Engine, storage::Storages};
+use super::{
+    Container, ContainersConfig, Error, Image,
+    containerd::{self, Daemon},
+    docker,
+    locate::Engine,
+    storage::Storages,
+};
 
 /// Questions that wait for the thread, and again for each daemon.
 const QUEUE: usize = 4096;
 /// First and longest wait after a failure.
 const BACK_OFF: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(30));
 /// Times one container's question may fail while its daemon answers others.
-const MAX_ATTEMPTS: u32 = 5;
+const MAX_FAILURES: u32 = 5;
 
 /// What is asked.
 #[derive(Debug)]
@@ -35,6 +41,8 @@ pub(crate) struct Question {
     pub(crate) engine: Engine,
     /// Gone when nobody waits for the answer any more.
     pub(crate) alive: Weak<()>,
+    /// How often it failed while its engine answered others.
+    pub(crate) failures: u32,
 }
 
 /// What came of it.
@@ -145,13 +153,13 @@ struct Settings {
 async fn dispatch(mut inbox: mpsc::Receiver<Question>, reply: &Reply, settings: &Settings) {
     let mut daemons: HashMap<PathBuf, mpsc::Sender<Question>> = HashMap::new();
     let (files, files_inbox) = mpsc::channel(QUEUE);
-    tokio::spawn(ask_files(files_inbox, reply.clone()));
+    tokio::spawn(ask_files(files_inbox, files.downgrade(), reply.clone()));
     while let Some(question) = inbox.recv().await {
         let queue = match &question.engine {
             Engine::Containerd { socket, .. } => daemons.entry(socket.clone()).or_insert_with(|| {
                 let (queue, inbox) = mpsc::channel(QUEUE);
                 let daemon = Daemon::new(socket.clone(), settings.host_root.clone(), settings.timeout);
-                tokio::spawn(ask_daemon(daemon, inbox, reply.clone()));
+                tokio::spawn(ask_daemon(daemon, inbox, queue.downgrade(), reply.clone()));
                 queue
             }),
             Engine::Storage { .. } | Engine::Docker { .. } => &files,
@@ -164,44 +172,33 @@ async fn dispatch(mut inbox: mpsc::Receiver<Question>, reply: &Reply, settings: 
 }
 
 /// Asks one containerd.
-async fn ask_daemon(mut daemon: Daemon, mut inbox: mpsc::Receiver<Question>, reply: Reply) {
+async fn ask_daemon(
+    mut daemon: Daemon,
+    mut inbox: mpsc::Receiver<Question>,
+    queue: mpsc::WeakSender<Question>,
+    reply: Reply,
+) {
     let mut back_off = BACK_OFF.0;
     while let Some(question) = inbox.recv().await {
         let Engine::Containerd { namespace, .. } = &question.engine else { continue };
-        let mut attempts = 0;
         while question.alive.strong_count() > 0 {
+            let reused = daemon.is_connected();
             let error = match daemon.details(namespace, &question.container.id).await {
-                Ok(details) => {
+                Err(error @ Error::Unreachable { .. }) => error,
+                answered => {
                     back_off = BACK_OFF.0;
-                    reply.send(question.cgroup_id, Outcome::Found(Box::new(details)));
+                    settle(question, answered, &queue, &reply);
                     break;
                 }
-                Err(Error::NotFound(_)) => {
-                    back_off = BACK_OFF.0;
-                    reply.send(question.cgroup_id, Outcome::Gone);
-                    break;
-                }
-                Err(error) => error,
             };
-            tracing::debug!(container = question.container.id, %error, "a container runtime did not describe a container");
-            let away = matches!(error, Error::Unreachable { .. });
-            let timeout = matches!(&error, Error::Unreachable { reason, .. } if reason == super::containerd::TIMEOUT);
-            reply.send(
-                question.cgroup_id,
-                match (away, timeout) {
-                    (_, true) => Outcome::Timeout,
-                    (true, _) => Outcome::Unreachable,
-                    _ => Outcome::Failed,
-                },
-            );
-            if !away {
-                attempts += 1;
-                if attempts == MAX_ATTEMPTS {
-                    reply.send(question.cgroup_id, Outcome::Gone);
-                    break;
-                }
-            }
+            let timeout = matches!(&error, Error::Unreachable { reason, .. } if reason == containerd::TIMEOUT);
+            tracing::debug!(container = question.container.id, %error, "a container runtime is away");
+            reply.send(question.cgroup_id, if timeout { Outcome::Timeout } else { Outcome::Unreachable });
             daemon.disconnect();
+            if reused && !timeout {
+                // It was restarted, maybe long ago: the new one is asked at once.
+                continue;
+            }
             tokio::time::sleep(back_off).await;
             back_off = (back_off * 2).min(BACK_OFF.1);
         }
@@ -209,37 +206,40 @@ async fn ask_daemon(mut daemon: Daemon, mut inbox: mpsc::Receiver<Question>, rep
 }
 
 /// Answers from files: containers/storage and docker need no daemon. Local reads, so done in place.
-async fn ask_files(mut inbox: mpsc::Receiver<Question>, reply: Reply) {
+async fn ask_files(mut inbox: mpsc::Receiver<Question>, queue: mpsc::WeakSender<Question>, reply: Reply) {
     let mut storages = Storages::default();
     while let Some(question) = inbox.recv().await {
-        let mut attempts = 0;
-        while question.alive.strong_count() > 0 {
-            let found = match &question.engine {
-                Engine::Storage { graph_root } => storages.details(graph_root, &question.container.id),
-                Engine::Docker { root } => docker::details(root, &question.container.id),
-                Engine::Containerd { .. } | Engine::None => break,
-            };
-            match found {
-                Ok(details) => {
-                    reply.send(question.cgroup_id, Outcome::Found(Box::new(details)));
-                    break;
-                }
-                Err(error) => {
-                    tracing::debug!(container = question.container.id, %error, "a container's storage does not describe it");
-                    attempts += 1;
-                    let last = attempts == MAX_ATTEMPTS;
-                    let gone = matches!(error, Error::NotFound(_));
-                    if !gone {
-                        reply.send(question.cgroup_id, Outcome::Failed);
-                    }
-                    if last {
-                        reply.send(question.cgroup_id, Outcome::Gone);
-                        break;
-                    }
-                    // The engine may be writing these files just now.
-                    tokio::time::sleep(BACK_OFF.0).await;
-                }
-            }
-        }
+        let id = &question.container.id;
+        let found = match &question.engine {
+            Engine::Storage { graph_root } => storages.details(graph_root, id),
+            Engine::Docker { root } => docker::details(root, id),
+            Engine::Containerd { .. } | Engine::None => continue,
+        };
+        settle(question, found, &queue, &reply);
     }
+}
+
+/// Reports an engine's answer; a failed question is put back into the queue a little later.
+fn settle(mut question: Question, answer: Result<Details, Error>, queue: &mpsc::WeakSender<Question>, reply: &Reply) {
+    let error = match answer {
+        Ok(details) => return reply.send(question.cgroup_id, Outcome::Found(Box::new(details))),
+        Err(Error::NotFound(_)) => return reply.send(question.cgroup_id, Outcome::Gone),
+        Err(error) => error,
+    };
+    let id = &question.container.id;
+    tracing::debug!(container = id, error = &error as &dyn std::error::Error, "a container is not described");
+    reply.send(question.cgroup_id, Outcome::Failed);
+    question.failures += 1;
+    if question.failures == MAX_FAILURES {
+        return reply.send(question.cgroup_id, Outcome::Gone);
+    }
+    let (queue, reply) = (queue.clone(), reply.clone());
+    tokio::spawn(async move {
+        tokio::time::sleep(BACK_OFF.0 * question.failures).await;
+        if let Some(queue) = queue.upgrade()
+            && let Err(error) = queue.try_send(question)
+        {
+            reply.send(error.into_inner().cgroup_id, Outcome::Overflow);
+        }
+    });
 }

@@ -213,6 +213,18 @@ mod tests {
         );
     }
 
+    proptest::proptest! {
+        #[test]
+        fn any_arguments_are_some_answer(args in proptest::collection::vec("(runc|conmon|create|-b|--root=?|-c|-n|[a-z./]{0,4}|\\PC)", 0..8), raw: Vec<u8>) {
+            let args: Vec<&str> = args.iter().map(String::as_str).collect();
+            if let Some(claim) = claim(&args) {
+                // An id becomes part of a path below a runtime's directory.
+                proptest::prop_assert!(!claim.id().contains('/') && claim.id() != "..");
+            }
+            let _ = parse(&raw, || None);
+        }
+    }
+
     #[test]
     fn other_or_broken_arguments_claim_nothing() {
         for args in [

@@ -4,7 +4,7 @@
 
 use std::{
     collections::HashMap,
-    fmt::Display,
+    error::Error as _,
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -62,6 +62,11 @@ struct Connection {
 impl Daemon {
     pub(crate) fn new(socket: PathBuf, host_root: PathBuf, timeout: Duration) -> Self {
         Self { socket, host_root, timeout, connection: None, targets: HashMap::new() }
+    }
+
+    /// There is a connection, which may have broken since.
+    pub(crate) fn is_connected(&self) -> bool {
+        self.connection.is_some()
     }
 
     /// Drops the connection: the daemon may come back as another process.
@@ -262,7 +267,7 @@ impl Daemon {
         let channel = tokio::time::timeout(self.timeout, connecting)
             .await
             .map_err(|_elapsed| self.unreachable(TIMEOUT))?
-            .map_err(|error| self.unreachable(chain_of(&error)))?;
+            .map_err(|error| self.unreachable(root_cause(&error)))?;
         let mut introspection = IntrospectionClient::new(channel.clone());
         let request = PluginsRequest { filters: vec!["type==io.containerd.content.v1".to_owned()] };
         let plugins = self.call(introspection.plugins(request)).await?.plugins;
@@ -299,7 +304,9 @@ impl Daemon {
         Err(match status.code() {
             Code::NotFound => Error::NotFound(status.message().to_owned()),
             Code::DeadlineExceeded => self.unreachable(TIMEOUT),
-            Code::Unavailable | Code::Cancelled | Code::Unknown => self.unreachable(status.message()),
+            Code::Unavailable | Code::Cancelled => self.unreachable(status.message()),
+            // With a cause it is the transport's error, without one it is the daemon's answer.
+            Code::Unknown if status.source().is_some() => self.unreachable(status.message()),
             _ => Error::Refused { socket: self.socket.clone(), status: status.message().to_owned() },
         })
     }
@@ -356,10 +363,10 @@ impl Daemon {
 }
 
 /// tonic says "transport error" and keeps the cause to itself.
-fn chain_of(error: &(dyn std::error::Error + 'static)) -> String {
-    std::iter::successors(Some(error), |e| e.source()).last().map_or_else(String::new, |e| display(&e))
-}
-
-fn display(value: &dyn Display) -> String {
-    value.to_string()
+fn root_cause(error: &dyn std::error::Error) -> String {
+    let mut cause = error;
+    while let Some(deeper) = cause.source() {
+        cause = deeper;
+    }
+    cause.to_string()
 }

@@ -69,3 +69,46 @@ fn identity(root: &Path, config_digest: &str) -> Result<Image, Error> {
     // The layers' place in the container's stack is not checked here, so the chain stays open.
     Ok(Image { config_digest: Some(config_digest.to_owned()), layers: layers.collect(), ..Image::default() })
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn name_labels_and_config_of_a_container() {
+        if !rustix::process::geteuid().is_root() {
+            eprintln!("skipped: needs root, docker's files must belong to it");
+            return;
+        }
+        let root = tempfile::tempdir().unwrap();
+        let diff = image::digest_of(b"layer");
+        let config = json!({"rootfs": {"type": "layers", "diff_ids": [diff]}}).to_string();
+        let digest = image::digest_of(config.as_bytes());
+        let id = "ab".repeat(32);
+        let own = root.path().join("containers").join(&id);
+        let images = root.path().join("image/overlay2/imagedb/content/sha256");
+        std::fs::create_dir_all(&own).unwrap();
+        std::fs::create_dir_all(&images).unwrap();
+        let described = json!({"Name": "/web", "Created": "2026-01-02T03:04:05Z", "Image": digest,
+            "Config": {"Image": "nginx:1", "Labels": {"b": "2", "a": "1"}}});
+        std::fs::write(own.join("config.v2.json"), described.to_string()).unwrap();
+        let file = images.join(image::hex_of(&digest).unwrap());
+        std::fs::write(&file, &config).unwrap();
+
+        let found = details(root.path(), &id).unwrap();
+        assert_eq!(found.name.as_deref(), Some("web"));
+        assert_eq!(found.labels[0], ("a".to_owned(), "1".to_owned()));
+        assert_eq!(found.created_ns, 1_767_323_045_000_000_000);
+        let image = found.image.unwrap();
+        assert_eq!((image.reference.as_str(), image.config_digest.as_ref()), ("nginx:1", Some(&digest)));
+        assert_eq!(image.layers[0].diff_id, diff);
+        assert_eq!((image.manifest_digest, image.chain_id), (None, None));
+
+        // Bytes that are not the digest's are nobody's config.
+        std::fs::write(&file, config.replace("layers", "Layers")).unwrap();
+        assert_eq!(details(root.path(), &id).unwrap().image.unwrap().config_digest, None);
+        assert!(matches!(details(root.path(), "../../etc"), Err(Error::NotFound(_))));
+    }
+}

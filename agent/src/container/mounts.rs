@@ -206,6 +206,23 @@ garbage
         }
     }
 
+    proptest::proptest! {
+        #[test]
+        fn any_bytes_are_some_answer(bytes: Vec<u8>, text in "[0-9 /a-z\\\\:,=+-]{0,80}") {
+            for line in [&bytes[..], text.as_bytes(), &[b"1 2 3 / /x rw - overlay o lowerdir=", &bytes[..]].concat()] {
+                if let Some(mount) = parse_line(line) {
+                    overlay_dirs(&mount);
+                }
+            }
+        }
+
+        #[test]
+        fn escaping_is_undone(path: Vec<u8>) {
+            let path: Vec<u8> = path.into_iter().filter(|&b| b != 0).collect();
+            proptest::prop_assert_eq!(unescape(&escape(&path)), PathBuf::from(OsStr::from_bytes(&path)));
+        }
+    }
+
     #[test]
     fn relative_lists_are_anchored_where_they_exist() {
         let home = tempfile::tempdir().unwrap();

@@ -313,6 +313,7 @@ impl Containers {
             container: Arc::clone(&owner.shared),
             engine: owner.engine.clone(),
             alive: Arc::downgrade(&owner.alive),
+            failures: 0,
         };
         if !self.asker.ask(question) {
             self.ask_later(id);

@@ -174,6 +174,6 @@ fn connects_by_io_uring_are_seen() {
     for ((event, connect), (result, remote)) in connects.iter().zip(expected) {
         assert_eq!((event.header.event, event.header.event.name()), (EventType::IoUringConnect, "connect"));
         assert_eq!((connect.result, connect.fd, connect.io_uring), (result, -1, true));
-        assert_eq!((&connect.remote, connect.remote_from_user), (&Address::Inet(remote), false), "{:?}", seen.losses);
+        assert_eq!((&connect.remote, connect.remote_from_user), (&Address::Inet(remote), result != 0));
     }
 }

@@ -12,6 +12,9 @@ impl EventSet {
     /// No event.
     pub const EMPTY: Self = Self([0; WORDS]);
 
+    /// The generic event's own name, which no rule can mean.
+    pub const GENERIC: &str = "syscall";
+
     /// Every event.
     pub fn all() -> Self {
         let mut set = Self::EMPTY;
@@ -26,7 +29,7 @@ impl EventSet {
     pub fn named(name: &str) -> Self {
         let mut set = Self::EMPTY;
         for (number, event) in EVENTS.iter().enumerate() {
-            if event.is_used() && event.name == name && name != GENERIC {
+            if event.is_used() && event.name == name && name != Self::GENERIC {
                 set.insert_number(number);
             }
         }
@@ -101,6 +104,3 @@ impl EventSet {
         self.0[number / 64] >> (number % 64) & 1 == 1
     }
 }
-
-/// The generic event's own name, which no rule can mean.
-const GENERIC: &str = "syscall";

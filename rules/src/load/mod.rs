@@ -28,6 +28,7 @@ use crate::parse::{self, Expr, Op, Operand, Right};
 use crate::program::{Graph, NodeId, condition_events};
 use crate::rule::Rule;
 
+pub use resolve::resolve_macros;
 pub use schema::Schema;
 
 /// Event sets larger than this are worth a warning.
@@ -46,7 +47,7 @@ pub(crate) struct Loaded {
 /// What the files define, for listings and tests.
 #[derive(Clone, Debug, Default)]
 pub struct Definitions {
-    /// Lists with their items as written (lists in lists not put in).
+    /// Lists with their items, lists in lists put in.
     pub lists: Vec<(String, Vec<String>)>,
     /// Names of macros.
     pub macros: Vec<String>,
@@ -102,7 +103,7 @@ pub(crate) fn load(
 
 fn definitions(collection: &Collection) -> Definitions {
     Definitions {
-        lists: collection.lists().iter().map(|list| (list.name.clone(), list.items.clone())).collect(),
+        lists: resolve::lists(collection),
         macros: collection.macros().iter().map(|item| item.name.clone()).collect(),
         rules: collection.rules().iter().map(|rule| rule.name.clone()).collect(),
     }

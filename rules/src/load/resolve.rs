@@ -13,6 +13,21 @@ use crate::program::{MAX_DEPTH, MAX_NODES};
 /// Longest condition with its lists put in.
 const MAX_TEXT: usize = 16 << 20;
 
+/// Lists with their items; an item that names an earlier list is replaced by that list's items as written.
+pub(crate) fn lists(collection: &Collection) -> Vec<(String, Vec<String>)> {
+    let items = |list: &super::item::List| {
+        let mut items = Vec::with_capacity(list.items.len());
+        for item in &list.items {
+            match collection.list(item).map(|at| &collection.lists()[at]) {
+                Some(other) if other.order.index < list.order.visibility => items.extend(other.items.iter().cloned()),
+                _ => items.push(item.clone()),
+            }
+        }
+        items
+    };
+    collection.lists().iter().map(|list| (list.name.clone(), items(list))).collect()
+}
+
 /// Lists with the lists in their items put in, and which of them are used.
 pub(crate) struct Lists<'a> {
     names: Vec<&'a str>,
@@ -130,6 +145,22 @@ pub(crate) enum MacroError {
     Invalid(String, Pos),
     /// The condition grows beyond all bounds.
     TooLarge(String, Pos),
+}
+
+/// Puts macros, given by name and condition, into a condition.
+///
+/// # Errors
+/// A condition does not parse, a macro does not exist or refers to itself.
+pub fn resolve_macros(condition: &[u8], macros: &[(String, Vec<u8>)]) -> Result<Arc<Expr>, String> {
+    let parsed = |text: &[u8]| crate::parse::parse(text, crate::parse::MAX_DEPTH).map_err(|error| error.to_string());
+    let mut known = Macros { trees: HashMap::new(), used: HashSet::new() };
+    for (name, condition) in macros {
+        known.trees.insert(name, MacroTree { expr: parsed(condition)?, index: 0, resolved: None });
+    }
+    match known.resolve(&parsed(condition)?, usize::MAX) {
+        Ok(resolved) => Ok(resolved.expr),
+        Err(MacroError::Invalid(message, _) | MacroError::TooLarge(message, _)) => Err(message),
+    }
 }
 
 /// Puts macros into trees.
