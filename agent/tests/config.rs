@@ -47,7 +47,7 @@ file_output: {enabled: true, filename: /var/log/purser.txt, keep_alive: true}
 log_level: critical
 webserver: {enabled: true, listen_address: "::1", listen_port: 0, k8s_healthz_endpoint: /ready, prometheus_metrics_enabled: false}
 scope: containers
-sensor: {tier: c, ring_bytes: 1MiB, compat32: off}
+sensor: {tier: c, ring_bytes: 1MiB}
 container_engines:
   host_root: /host
   timeout: 4s
