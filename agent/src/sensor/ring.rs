@@ -14,6 +14,9 @@ use rustix::event::epoll;
 
 use super::SensorError;
 
+/// Records handled in one go: a producer that is faster than the consumer must not keep it from its other work.
+const BATCH: usize = 8192;
+
 /// The ring and the state of its consumer.
 pub(super) struct Ring {
     records: RingBuf<MapData>,
@@ -73,7 +76,7 @@ impl Ring {
         // Pairs with the barrier in a record's commit: either the program sees the state, or this look sees the record.
         fence(Ordering::SeqCst);
         let mut count = self.drain(handle);
-        if !(unless_found && count > 0) && !timeout.is_zero() {
+        if !(unless_found && count > 0) && count < BATCH && !timeout.is_zero() {
             self.block(timeout)?;
         }
         self.wake.set(0, WakeState::AWAKE, 0)?;
@@ -95,7 +98,9 @@ impl Ring {
 
     fn drain(&mut self, handle: &mut dyn FnMut(&[u8])) -> usize {
         let mut count = 0;
-        while let Some(record) = self.records.next() {
+        while count < BATCH
+            && let Some(record) = self.records.next()
+        {
             handle(&record);
             count += 1;
         }
