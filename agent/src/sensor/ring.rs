@@ -32,12 +32,7 @@ impl Ring {
         let records = RingBuf::try_from(map).map_err(io::Error::other)?;
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
         // Edge triggered: only a wake-up counts, not that there is something in the ring.
-        epoll::add(
-            &epoll,
-            &records,
-            epoll::EventData::new_u64(0),
-            epoll::EventFlags::IN | epoll::EventFlags::ET,
-        )?;
+        epoll::add(&epoll, &records, epoll::EventData::new_u64(0), epoll::EventFlags::IN | epoll::EventFlags::ET)?;
         Ok(Self { records, wake, epoll, gather, flowing: false })
     }
 
@@ -46,11 +41,7 @@ impl Ring {
         Ok(epoll::add(&self.epoll, fd, epoll::EventData::new_u64(0), epoll::EventFlags::IN | epoll::EventFlags::ET)?)
     }
 
-    pub(super) fn poll(
-        &mut self,
-        timeout: Duration,
-        handle: &mut dyn FnMut(&[u8]),
-    ) -> Result<usize, SensorError> {
+    pub(super) fn poll(&mut self, timeout: Duration, handle: &mut dyn FnMut(&[u8])) -> Result<usize, SensorError> {
         let deadline = Instant::now().checked_add(timeout);
         let mut count = 0;
         if self.flowing {
@@ -76,7 +67,8 @@ impl Ring {
         // Pairs with the barrier in a record's commit: either the program sees the state, or this look sees the record.
         fence(Ordering::SeqCst);
         let mut count = self.drain(handle);
-        if !(unless_found && count > 0) && count < BATCH && !timeout.is_zero() {
+        let found = unless_found && count > 0;
+        if !found && count < BATCH && !timeout.is_zero() {
             self.block(timeout)?;
         }
         self.wake.set(0, WakeState::AWAKE, 0)?;
