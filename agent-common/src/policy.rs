@@ -19,9 +19,9 @@ pub struct KernelPolicy {
 pub struct PolicyFlags;
 
 impl PolicyFlags {
-    /// Opens for reading only (and `O_PATH`).
+    /// Opens for reading, `O_RDWR` included (and `O_PATH`).
     pub const OPEN_READ: u32 = 1;
-    /// Opens for writing.
+    /// Opens for writing, `O_RDWR` included.
     pub const OPEN_WRITE: u32 = 1 << 1;
     /// Opens that failed.
     pub const OPEN_FAILED: u32 = 1 << 2;

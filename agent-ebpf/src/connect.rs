@@ -28,13 +28,13 @@ const ERESTART_RESTARTBLOCK: i64 = 516;
 const FORMAT: u16 = 0o170_000;
 const SOCKET: u16 = 0o140_000;
 
-/// An address that was asked for.
+/// An address that was asked for: in the caller's memory, or a copy from there.
 #[derive(Clone, Copy)]
 pub struct Asked {
     pub address: *const u8,
     pub length: u64,
-    /// It lies in the caller's memory, not in the kernel's.
-    pub user: bool,
+    /// The bytes are still in the caller's memory.
+    pub user_memory: bool,
 }
 
 /// At the exit of `connect`, or of `socketcall` on i386.
@@ -60,7 +60,7 @@ pub unsafe fn on_exit(call: Call, socketcall: bool, result: i64, current: Typed)
             (call.argument0() as i32, call.argument1(), call.argument2())
         };
         let file = if fd < 0 { core::ptr::null() } else { open::descriptor(current, fd as u64) };
-        let asked = Asked { address: address as *const u8, length, user: true };
+        let asked = Asked { address: address as *const u8, length, user_memory: true };
         let Some(scratch) = output::take(&maps::CONNECT) else { return };
         let sections = Sections::new(scratch);
         let record = &mut scratch.record;
@@ -222,9 +222,7 @@ unsafe fn unix_name<K: Object>(sections: Sections, unix: K) -> u16 {
 pub unsafe fn from_asked(record: &mut ConnectRecord, sections: Sections, asked: Asked) {
     // SAFETY: the helpers check addresses.
     unsafe {
-        if asked.user {
-            record.flags |= ConnectFlags::REMOTE_FROM_USER;
-        }
+        record.flags |= ConnectFlags::REMOTE_FROM_USER;
         // struct sockaddr_in6 { u16 family; be16 port; be32 flow; u8 address[16]; u32 scope }; sockaddr_in is shorter.
         let mut words = [0u32; 7];
         if asked.length < 2 || !copy(&raw mut words as *mut u8, asked, 0, 2) {
@@ -267,7 +265,7 @@ unsafe fn copy(to: *mut u8, asked: Asked, skip: usize, length: usize) -> bool {
     let from = asked.address.wrapping_add(skip).cast();
     // SAFETY: the caller gives the room; the helpers check the source.
     unsafe {
-        if asked.user {
+        if asked.user_memory {
             bpf_probe_read_user(to.cast(), length as u32, from) == 0
         } else {
             bpf_probe_read_kernel(to.cast(), length as u32, from) == 0

@@ -9,10 +9,10 @@ use aya_ebpf::{
 use crate::{
     file,
     maps::{self, EXEC_ROOM},
-    object::{Object, Raw, Typed, typed_loads},
+    object::{Object, Raw, Typed, have, typed_loads},
     output::{self, Sections, Urgency, lost},
     path::{self, Place},
-    syscall, task,
+    task,
 };
 
 /// `(task, old_pid, bprm)`
@@ -25,7 +25,9 @@ pub unsafe fn on_exec(ctx: &BtfTracePointContext) {
         if task::is_agent(task) {
             return;
         }
-        let event = syscall::current_call(EventType::Execve);
+        // The registers no longer tell: set_personality_64bit and its kind write __NR_execve there.
+        let by_descriptor = have::<{ fact::BPRM_FDPATH }>() && bprm.u64::<{ fact::BPRM_FDPATH }>() != 0;
+        let event = if by_descriptor { EventType::Execveat } else { EventType::Execve };
         let Some(policy) = output::wanted(event) else { return };
         let Some(scratch) = output::take(&maps::EXEC) else { return };
         let sections = Sections::new(scratch);

@@ -1,9 +1,9 @@
 //! Opens and connects by `io_uring`, which pass no system call's exit: what was asked for is kept at
-//! submission, where the kernel has copied it, and reported with the result at completion.
+//! submission (a name from the kernel's copy, an address from the caller's) and reported with the result at completion.
 
 use agent_common::{EventType, KernelPolicy, Loss, PolicyFlags, fact, limits};
 use aya_ebpf::{
-    helpers::generated::{bpf_probe_read_kernel, bpf_probe_read_kernel_str},
+    helpers::generated::{bpf_probe_read_kernel_str, bpf_probe_read_user},
     programs::BtfTracePointContext,
 };
 
@@ -54,10 +54,14 @@ pub unsafe fn on_submit(ctx: &BtfTracePointContext) {
         let pending = &mut *pending;
         pending.length = 0;
         if matches!(event, EventType::IoUringConnect) {
-            let data = request.u64::<{ fact::IO_KIOCB_ASYNC_DATA }>();
-            let address = Raw::from(data).embedded::<{ fact::IO_MSGHDR_ADDR }>().address();
-            if bpf_probe_read_kernel(pending.bytes.as_mut_ptr().cast(), SOCKADDR_SIZE, address.cast()) == 0 {
-                pending.length = u64::from(SOCKADDR_SIZE);
+            let command = request.embedded::<{ fact::IO_KIOCB_CMD }>();
+            let address = command.u64::<{ fact::IO_CONNECT_ADDR }>();
+            let mut length = command.u32::<{ fact::IO_CONNECT_ADDR_LEN }>();
+            if length > SOCKADDR_SIZE {
+                length = SOCKADDR_SIZE;
+            }
+            if bpf_probe_read_user(pending.bytes.as_mut_ptr().cast(), length, address as *const _) == 0 {
+                pending.length = u64::from(length);
             }
         } else {
             let command = request.embedded::<{ fact::IO_KIOCB_CMD }>();
@@ -164,8 +168,8 @@ unsafe fn report(
             let record = &mut scratch.record;
             output::begin(&mut record.header, event, policy);
             let asked = match pending {
-                Some(pending) => Asked { address: (&raw const (*pending).bytes).cast(), length: (*pending).length, user: false },
-                None => Asked { address: core::ptr::null(), length: 0, user: false },
+                Some(pending) => Asked { address: (&raw const (*pending).bytes).cast(), length: (*pending).length, user_memory: false },
+                None => Asked { address: core::ptr::null(), length: 0, user_memory: false },
             };
             connect::fill::<Typed>(record, sections, Typed::at::<{ fact::ID_FILE }>(file), asked, result, current);
             record.fd = -1;

@@ -51,7 +51,7 @@ pub struct Process {
 #[map]
 pub static PENDING: LruHashMap<u64, Pending> = LruHashMap::with_max_entries(512, 0);
 
-/// A name or a socket address that the kernel copied from the caller at submission.
+/// A name or a socket address.
 #[repr(C)]
 pub struct Pending {
     pub length: u64,

@@ -16,11 +16,15 @@ use crate::{
 
 /// `include/linux/fs.h`
 const FMODE_WRITE: u32 = 2;
+const FMODE_READ: u32 = 1;
 const FMODE_CREATED: u32 = 0x10_0000;
 /// `include/uapi/asm-generic/fcntl.h`, the same on x86 and arm64.
 const O_CREAT: u32 = 0o100;
 const O_EXCL: u32 = 0o200;
 const O_TRUNC: u32 = 0o1000;
+const O_CLOEXEC: u32 = 0o2_000_000;
+/// Flags that do not stay with the open file.
+const AS_ASKED: u32 = O_CREAT | O_EXCL | O_TRUNC | O_CLOEXEC;
 const AT_FDCWD: i32 = -100;
 
 /// What the caller asked for.
@@ -103,7 +107,7 @@ pub unsafe fn fill<K: Object>(
         let directory = if relative { directory::<K>(current, request.dirfd) } else { None };
         if !file.is_null() {
             record.bits |= OpenFlags::HAS_FILE;
-            record.flags = file.u32::<{ fact::FILE_FLAGS }>() | request.flags & (O_CREAT | O_EXCL | O_TRUNC);
+            record.flags = file.u32::<{ fact::FILE_FLAGS }>() | request.flags & AS_ASKED;
             if file.u32::<{ fact::FILE_MODE }>() & FMODE_CREATED != 0 {
                 record.bits |= OpenFlags::CREATED;
             }
@@ -123,10 +127,16 @@ pub unsafe fn fill<K: Object>(
     }
 }
 
-/// Whether the policy wants an open of this `f_mode`. `O_PATH` and such count as reading.
+/// Whether the policy wants an open of this `f_mode`. `O_RDWR` is both, `O_PATH` and such count as reading.
 #[inline(always)]
 pub fn mode_wanted(policy: &KernelPolicy, mode: u32) -> bool {
-    let wanted = if mode & FMODE_WRITE != 0 { PolicyFlags::OPEN_WRITE } else { PolicyFlags::OPEN_READ };
+    let mut wanted = 0;
+    if mode & FMODE_WRITE != 0 {
+        wanted |= PolicyFlags::OPEN_WRITE;
+    }
+    if mode & FMODE_READ != 0 || mode & FMODE_WRITE == 0 {
+        wanted |= PolicyFlags::OPEN_READ;
+    }
     policy.flags & wanted != 0
 }
 

@@ -15,6 +15,8 @@ pub mod outside;
 pub mod pipeline;
 pub mod process;
 pub mod run;
+#[cfg(test)]
+mod sample;
 pub mod sensor;
 pub mod sink;
 mod tally;

@@ -22,6 +22,8 @@ const CONTAINERS: Family =
 /// What the verdict service did.
 const MANIFESTS: Family =
     counter("purser_manifest_operations", "Manifests built or read, files hashed, by result", &["result"]);
+/// Programs whose bytes could not be had. No event is lost by it: the verdict says so.
+const UNVERIFIABLE: Family = counter("purser_unverifiable", "Programs that could not be hashed, by reason", &["reason"]);
 /// How often the distance between the two clocks is measured anew (it moves when the wall clock is set).
 const CLOCK_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -71,7 +73,7 @@ impl Live {
             metrics.counter(MANIFESTS, &[result.as_str()]).raise_to(count);
         }
         for (reason, count) in self.verdicts.counters().losses() {
-            metrics.lost("manifest", reason.as_str()).raise_to(count);
+            metrics.counter(UNVERIFIABLE, &[reason.as_str()]).raise_to(count);
         }
         metrics.gauge(QUEUE_LENGTH, &["verdicts"], self.verdicts.pending() as u64);
     }

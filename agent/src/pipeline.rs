@@ -382,3 +382,6 @@ fn sight<'a>(
         user_name: OnceCell::new(),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -10,7 +10,7 @@ use xtask::rig::{payload, unique_name};
 const RULES: &str = r#"
 - rule: Secret read
   desc: The secret, under whatever name.
-  condition: evt.is_open_read=true and fd.num >= 0 and fd.name = /etc/secret and container.id != host
+  condition: evt.type in (open, openat, openat2, open_by_handle_at) and evt.is_open_read=true and fd.num >= 0 and fd.name = /etc/secret and container.id != host
   output: >
     name=%fd.name raw=%fd.nameraw real=%fd.realpath type=%evt.type uring=%evt.io_uring cmdline=%proc.cmdline flags=%evt.arg.flags
     full=%container.full_id ino=%fd.ino
@@ -53,11 +53,11 @@ fn no_way_around_a_watched_file_or_address() {
     let id = unique_name("evasion");
     let container = containerd.start_container("local.test/evasion:1", &id, &["/bin/sleep", "1000"]).expect("container");
 
+    // open_by_handle_at is tested on the host: overlayfs gives out no handles.
     let reads: &[(&[&str], &str, bool)] = &[
         (&["openat", "/etc/secret", "0"], "openat", false),
         (&["open", "/etc/secret", "0"], "open", false),
         (&["openat2", "/etc/secret", "0"], "openat2", false),
-        (&["open-handle", "/etc/secret", "0"], "open_by_handle_at", false),
         (&["uring-open", "/etc/secret", "0"], "openat", true),
         (&["thread", "openat", "/etc/secret", "0"], "openat", false),
         (&["openat", "/tmp/link", "0"], "openat", false),
@@ -75,7 +75,7 @@ fn no_way_around_a_watched_file_or_address() {
         assert_eq!(alert.output_fields["evt.io_uring"], *uring, "{}", alert.output);
         assert_eq!(alert.field("fd.name"), Some("/etc/secret"), "{}", alert.output);
         assert_eq!(alert.field("fd.realpath"), Some("/etc/secret"), "{}", alert.output);
-        assert!(alert.field("proc.cmdline").is_some_and(|line| line.ends_with(args[args.len() - 2])), "{}", alert.output);
+        assert_eq!(alert.field("proc.cmdline"), Some(format!("payload {}", args.join(" ")).as_str()), "{}", alert.output);
         assert_eq!(alert.field("container.full_id"), Some(id.as_str()));
     }
 

@@ -280,3 +280,50 @@ pub fn monotonic_ns() -> u64 {
     let now = clock_gettime(ClockId::Monotonic);
     now.tv_sec.cast_unsigned() * 1_000_000_000 + now.tv_nsec.cast_unsigned()
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn only_exactly_falcos_object_is_an_alert() {
+        let whole = json!({
+            "hostname": "h", "output": "text", "output_fields": { "fd.name": "/x", "proc.tty": null, "evt.time": 1 },
+            "priority": "Notice", "rule": "r", "source": "syscall", "tags": ["t"], "time": "2026-01-01T00:00:00.0Z",
+        });
+        let alert: Alert = serde_json::from_value(whole.clone()).unwrap();
+        assert_eq!(alert.field("fd.name"), Some("/x"));
+        assert_eq!(alert.field("proc.tty"), None);
+        assert_eq!(alert.field("evt.time"), None, "a number is no text");
+        for key in ["hostname", "output", "output_fields", "priority", "rule", "source", "tags", "time"] {
+            let mut less = whole.clone();
+            less.as_object_mut().unwrap().remove(key);
+            assert!(serde_json::from_value::<Alert>(less).is_err(), "without {key}");
+        }
+        let mut more = whole;
+        more["uuid"] = json!(1);
+        assert!(serde_json::from_value::<Alert>(more).is_err());
+    }
+
+    #[test]
+    fn a_summary_adds_up() {
+        let summary: Summary = serde_json::from_value(json!({
+            "events": { "exec": 2, "openat": 3 }, "lost": { "ring": { "full": 4 }, "sink": { "queue_full": 1, "io": 0 } },
+            "alerts": {}, "verdicts": {}, "tier": "c", "hooks": ["sched_process_exec"], "rules": 8,
+        }))
+        .unwrap();
+        assert_eq!((summary.events(), summary.lost()), (5, 5));
+    }
+
+    #[test]
+    fn an_agent_that_ends_at_once_is_an_error_with_its_last_words() {
+        let directory = tempfile::tempdir().unwrap();
+        let binary = directory.path().join("purser");
+        fs::write(&binary, "#!/bin/sh\necho 'no such hook' >&2\nexit 3\n").unwrap();
+        fs::set_permissions(&binary, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+        let error = Agent::start(&binary, &Options::default()).unwrap_err().to_string();
+        assert!(error.contains("no such hook") && error.contains("exit status: 3"), "{error}");
+    }
+}

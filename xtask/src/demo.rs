@@ -145,9 +145,10 @@ pub(crate) fn run_with(binary: &Path, json: bool) -> Result<bool> {
 
 /// The agent's configuration: where the rig's containerd is, and a cache that ends with the rig.
 pub(crate) fn configuration(containerd: &Containerd, cache: &Path) -> String {
-    // JSON strings are YAML strings.
-    let (socket, cache) = (json!(containerd.address()), json!(cache));
-    format!("container_engines:\n  containerd:\n    sockets: [{socket}]\nmanifest:\n  cache_dir: {cache}\n")
+    let daemon = json!({ "socket": containerd.address(), "state": containerd.state() });
+    // JSON is YAML.
+    json!({ "container_engines": { "containerd": { "daemons": [daemon] } }, "manifest": { "cache_dir": cache } })
+        .to_string()
 }
 
 /// Two layers: a small system with an account file that is secret, and the programs.

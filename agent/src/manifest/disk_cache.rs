@@ -3,7 +3,7 @@
 //! absent. The manifest's content depends on the chain id alone, which is the file's name and stands in it.
 
 use std::{
-    fs::{self, File},
+    fs,
     io::{self, Read, Write},
     os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt},
     path::{Path, PathBuf},
@@ -248,7 +248,7 @@ mod tests {
             let path = cache.path(&Digest::of(&number.to_le_bytes()));
             cache.write(&manifest(&number.to_le_bytes(), 200)).unwrap();
             let modified = SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(1000 + u64::from(number));
-            File::options().write(true).open(path).unwrap().set_modified(modified).unwrap();
+            fs::File::options().write(true).open(path).unwrap().set_modified(modified).unwrap();
         }
         let total: u64 = fs::read_dir(&cache.directory).unwrap().map(|entry| entry.unwrap().metadata().unwrap().len()).sum();
         assert!(total <= 40_000, "{total}");

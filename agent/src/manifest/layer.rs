@@ -286,3 +286,141 @@ impl<R: Read> Read for Meter<'_, R> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Cursor, Write};
+
+    use super::*;
+
+    fn tar(files: &[(&str, &[u8])]) -> Vec<u8> {
+        let mut builder = tar::Builder::new(Vec::new());
+        for (path, content) in files {
+            let mut header = tar::Header::new_ustar();
+            header.set_mode(0o755);
+            header.set_size(content.len() as u64);
+            builder.append_data(&mut header, path, *content).unwrap();
+        }
+        builder.into_inner().unwrap()
+    }
+
+    fn gzip(bytes: &[u8]) -> Vec<u8> {
+        let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::new(6));
+        encoder.write_all(bytes).unwrap();
+        encoder.finish().unwrap()
+    }
+
+    fn limits(inflated_bytes: u64) -> LayerLimits {
+        LayerLimits { inflated_bytes, ..LayerLimits::default() }
+    }
+
+    fn read(stored: &[u8], tar: &[u8], limits: &LayerLimits) -> Result<Tree, At> {
+        let input = LayerInput {
+            reader: Box::new(Cursor::new(stored.to_vec())),
+            digest: Some(Digest::of(stored)),
+            diff_id: Digest::of(tar),
+            index: 3,
+        };
+        read_layer(input, &Tree::default(), limits, &mut |_| ControlFlow::Continue(()))
+    }
+
+    #[test]
+    fn every_compression_gives_the_same() {
+        let tar = tar(&[("bin/ls", b"\x7fELF"), ("empty", b""), ("a.py", b"x")]);
+        let two_members = [gzip(&tar[..700]), gzip(&tar[700..])].concat();
+        let plain = read(&tar, &tar, &limits(1 << 20)).unwrap();
+        for stored in [gzip(&tar), zstd::encode_all(&tar[..], 3).unwrap(), two_members] {
+            assert_eq!(read(&stored, &tar, &limits(1 << 20)).unwrap(), plain);
+        }
+        let (files, ..) = plain.into_parts();
+        let names: Vec<_> = files.iter().map(|(path, file)| (path.as_slice(), file.layer, file.size)).collect();
+        assert_eq!(names, [(&b"/a.py"[..], 3, 1), (b"/bin/ls", 3, 4), (b"/empty", 3, 0)]);
+        assert_eq!(files[2].1.digest, Digest::of(b""));
+    }
+
+    #[test]
+    fn damage_is_an_error_that_says_where() {
+        let tar = tar(&[("one", &[7; 4000]), ("two", &[9; 4000])]);
+        let whole = gzip(&tar);
+        for cut in [0, 1, 5, 20, whole.len() / 2, whole.len() - 1] {
+            assert!(read(&whole[..cut], &tar, &limits(1 << 20)).is_err(), "cut at {cut}");
+        }
+        for at in (0..whole.len()).step_by(7) {
+            let mut damaged = whole.clone();
+            damaged[at] ^= 0x10;
+            // A header field without meaning may change: then the blob's digest is the caller's to compare.
+            if let Ok(tree) = read(&damaged, &tar, &limits(1 << 20)) {
+                assert_eq!(tree, read(&whole, &tar, &limits(1 << 20)).unwrap());
+            }
+        }
+        let mut header = tar.clone();
+        header[4608] ^= 1;
+        let At { entry, cause } = read(&header, &header, &limits(1 << 20)).unwrap_err();
+        assert_eq!(entry.map(|(number, _)| number), Some(2));
+        assert!(matches!(cause, LayerError::Tar(TarError::Checksum)), "{cause}");
+        let cut = &tar[..4608 + 512 + 10];
+        let At { entry, .. } = read(cut, cut, &limits(1 << 20)).unwrap_err();
+        assert_eq!(entry, Some((2, b"two".to_vec())));
+    }
+
+    #[test]
+    fn both_digests_are_checked() {
+        let tar = tar(&[("one", b"1")]);
+        let stored = gzip(&tar);
+        let input = |digest: &[u8], diff_id: &[u8]| LayerInput {
+            reader: Box::new(Cursor::new(stored.clone())),
+            digest: Some(Digest::of(digest)),
+            diff_id: Digest::of(diff_id),
+            index: 0,
+        };
+        let mut go = |input| read_layer(input, &Tree::default(), &limits(1 << 20), &mut |_| ControlFlow::Continue(()));
+        assert!(go(input(&stored, &tar)).is_ok());
+        assert!(matches!(go(input(b"", &tar)), Err(At { cause: LayerError::BlobDigest(_), .. })));
+        assert!(matches!(go(input(&stored, b"")), Err(At { cause: LayerError::DiffId(_), .. })));
+        // What follows the archive's end belongs to the blob too.
+        let longer = [&tar[..], b"more"].concat();
+        assert!(matches!(read(&longer, &tar, &limits(1 << 20)), Err(At { cause: LayerError::DiffId(_), .. })));
+        assert!(read(&longer, &longer, &limits(1 << 20)).is_ok());
+    }
+
+    #[test]
+    fn bombs_are_stopped() {
+        let zeroes = vec![0; 8 << 20];
+        let bomb = gzip(&tar(&[("zeroes", &zeroes)]));
+        assert!(bomb.len() < 20_000);
+        let At { entry, cause } = read(&bomb, b"", &limits(1 << 20)).unwrap_err();
+        assert!(matches!(cause, LayerError::TooLarge(_)), "{cause}");
+        assert_eq!(entry.map(|(_, path)| path), Some(b"zeroes".to_vec()));
+        let tail = gzip(&[tar(&[]), zeroes].concat());
+        let At { cause, .. } = read(&tail, b"", &limits(1 << 20)).unwrap_err();
+        assert!(matches!(cause, LayerError::TooLarge(_)), "after the end: {cause}");
+
+        let names: Vec<String> = (0..100).map(|number| format!("file{number}")).collect();
+        let many: Vec<(&str, &[u8])> = names.iter().map(|name| (name.as_str(), &b""[..])).collect();
+        let many = tar(&many);
+        for tree in [TreeLimits { entries: 99, path_bytes: 1 << 20 }, TreeLimits { entries: 100, path_bytes: 500 }] {
+            let limits = LayerLimits { tree, ..limits(1 << 20) };
+            let At { cause, .. } = read(&many, &many, &limits).unwrap_err();
+            assert!(matches!(cause, LayerError::Tree(TreeError::TooMany(..))), "{cause}");
+        }
+    }
+
+    #[test]
+    fn can_be_cancelled() {
+        let tar = tar(&[("zeroes", &vec![0; 20 << 20])]);
+        let input = LayerInput {
+            reader: Box::new(Cursor::new(tar.clone())),
+            digest: None,
+            diff_id: Digest::of(&tar),
+            index: 0,
+        };
+        let mut calls = 0;
+        let At { cause, .. } = read_layer(input, &Tree::default(), &LayerLimits::default(), &mut |_| {
+            calls += 1;
+            ControlFlow::Break(())
+        })
+        .unwrap_err();
+        assert!(matches!(cause, LayerError::Cancelled));
+        assert_eq!(calls, 1);
+    }
+}

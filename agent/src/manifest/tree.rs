@@ -360,3 +360,120 @@ fn parent(path: &[u8]) -> &[u8] {
 fn is_below(path: &[u8], directory: &[u8]) -> bool {
     path.strip_prefix(directory).is_some_and(|rest| rest.starts_with(b"/"))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{super::model::tests as fixtures, *};
+
+    const DIR: Node = Node::Directory { opaque: false, explicit: true };
+
+    fn file(content: &str) -> Node {
+        Node::File(fixtures::file(content.as_bytes()))
+    }
+
+    fn layer(entries: &[(&str, Node)]) -> Tree {
+        let mut tree = Tree::default();
+        for (name, node) in entries {
+            tree.place(name.as_bytes(), node.clone()).unwrap();
+        }
+        tree
+    }
+
+    fn merged(layers: Vec<Tree>) -> Tree {
+        let mut merged = Tree::default();
+        for layer in layers {
+            merged.merge(layer).unwrap();
+        }
+        merged
+    }
+
+    fn paths(tree: &Tree) -> Vec<&str> {
+        let files = tree.nodes.iter().filter(|(_, node)| !matches!(node, Node::Directory { .. }));
+        files.map(|(path, _)| str::from_utf8(path).unwrap()).collect()
+    }
+
+    #[test]
+    fn whiteouts_hide_lower_layers_only() {
+        let lower = || layer(&[("d/a", file("a")), ("d/b/c", file("c")), ("d-e", file("e")), ("d0", file("0"))]);
+        for (upper, left) in [
+            (vec![("d/.wh.a", file(""))], vec!["d-e", "d/b/c", "d0"]),
+            (vec![(".wh.d", file(""))], vec!["d-e", "d0"]),
+            (vec![("d/.wh..wh..opq", file("")), ("d/x", file("x"))], vec!["d-e", "d/x", "d0"]),
+            (vec![("d/x", file("x")), ("d/.wh..wh..opq", file(""))], vec!["d-e", "d/x", "d0"]),
+            (vec![("d", file("now a file"))], vec!["d", "d-e", "d0"]),
+            (vec![("d-e/x", file("x"))], vec!["d-e/x", "d/a", "d/b/c", "d0"]),
+            (vec![(".wh.none", file(""))], vec!["d-e", "d/a", "d/b/c", "d0"]),
+        ] {
+            let tree = merged(vec![lower(), layer(&upper)]);
+            assert_eq!(paths(&tree), left, "{upper:?}");
+            assert_eq!(tree.path_bytes, tree.nodes.keys().map(Vec::len).sum::<usize>());
+            assert!(tree.ambiguities.is_empty(), "{:?}", tree.ambiguities);
+        }
+    }
+
+    #[test]
+    fn links_are_followed_within_a_layer_only() {
+        let link = |target: &str| Node::Symlink(target.as_bytes().to_vec());
+        let upper = layer(&[("lib", link("usr/lib")), ("lib/x", file("x")), ("out", link("../../..")), ("out/y", file("y"))]);
+        assert_eq!(paths(&upper), ["lib", "out", "usr/lib/x", "y"]);
+        let tree = merged(vec![layer(&[("bin", link("usr/bin"))]), layer(&[("bin/x", file("x"))])]);
+        assert_eq!(paths(&tree), ["bin/x"]);
+        let mut looped = layer(&[("a", link("b")), ("b", link("a"))]);
+        assert_eq!(looped.place(b"a/x", file("")), Err(TreeError::Loop));
+    }
+
+    #[test]
+    fn names_are_cleaned_and_bounded() {
+        let tree = layer(&[("/../../a", file("")), ("./b/../c", file("")), ("d//e/.", file("")), (".", DIR), ("..", DIR)]);
+        assert_eq!(paths(&tree), ["a", "c", "d/e"]);
+        let mut tree = Tree::default();
+        assert_eq!(tree.place(&[b'x'; 256], DIR), Err(TreeError::NameTooLong));
+        assert_eq!(tree.place(&b"x/".repeat(2100), DIR), Err(TreeError::NameTooLong));
+        for name in [".wh.", "a/.wh..", "a/.wh..."] {
+            assert_eq!(tree.place(name.as_bytes(), file("")), Err(TreeError::Whiteout), "{name}");
+        }
+    }
+
+    #[test]
+    fn what_unpackers_disagree_on_is_marked() {
+        let lower = || layer(&[("f", file("f")), ("d/x", file("x"))]);
+        for (upper, left) in [
+            (vec![("f/.wh.x", file(""))], vec!["d/x", "f"]),
+            (vec![("f/g/.wh.x", file("")), ("f-g", file(""))], vec!["d/x", "f", "f-g"]),
+            (vec![(".wh.d", file("")), ("d", DIR)], vec!["d/x", "f"]),
+            (vec![("n", file("n")), (".wh.n", file(""))], vec!["d/x", "f", "n"]),
+            (vec![("n", file("n")), ("n/x", file("x"))], vec!["d/x", "f", "n/x"]),
+            (vec![(".wh..wh..opq", file(""))], vec!["d/x", "f"]),
+        ] {
+            let tree = merged(vec![lower(), layer(&upper)]);
+            assert_eq!(paths(&tree), left, "{upper:?}");
+            assert!(!tree.ambiguities.is_empty(), "{upper:?}");
+        }
+        let mut noisy = Tree::default();
+        for number in 0..100 {
+            noisy.ambiguous("x", format!("{number}").repeat(5000).as_bytes());
+        }
+        assert!(noisy.ambiguities.len() <= MAX_AMBIGUITIES && noisy.ambiguities.iter().all(|text| text.len() < 300));
+    }
+
+    #[test]
+    fn hard_links() {
+        let lower = layer(&[("below", file("below"))]);
+        let mut tree = layer(&[("a", file("1")), ("s", Node::Symlink(b"a".to_vec())), ("d", DIR)]);
+        tree.link(b"b", b"./a", &lower).unwrap();
+        tree.place(b"a", file("2")).unwrap();
+        assert_eq!(tree.nodes.get(&b"b"[..]), Some(&file("1")));
+        tree.link(b"t", b"s", &lower).unwrap();
+        assert_eq!(tree.nodes.get(&b"t"[..]), Some(&Node::Symlink(b"a".to_vec())));
+        assert!(tree.ambiguities.is_empty());
+        tree.link(b"c", b"below", &lower).unwrap();
+        assert_eq!(tree.nodes.get(&b"c"[..]), Some(&file("below")));
+        assert_eq!(tree.ambiguities.len(), 1);
+        for (name, target) in [("e", "none"), ("e", "d"), ("b", "b")] {
+            tree.link(name.as_bytes(), target.as_bytes(), &lower).unwrap();
+        }
+        assert_eq!(tree.nodes.get(&b"e"[..]), None);
+        assert_eq!(tree.nodes.get(&b"b"[..]), Some(&file("1")));
+        assert_eq!(tree.ambiguities.len(), 4);
+    }
+}

@@ -9,9 +9,9 @@ use aya::maps::{Array, ArrayOfMaps, MapData, MapError};
 pub struct Policy {
     /// The events.
     pub events: EventSet,
-    /// Opens for reading only.
+    /// Opens for reading, `O_RDWR` included.
     pub open_read: bool,
-    /// Opens for writing.
+    /// Opens for writing, `O_RDWR` included.
     pub open_write: bool,
     /// Opens that failed.
     pub open_failed: bool,

@@ -1,0 +1,24 @@
+//! Manifests against real unpackers and real file systems: what the agent lists must be what podman,
+//! umoci and containerd write, and the file of an exec must be found in a real overlay. Needs root.
+#![allow(missing_docs, unreachable_pub, reason = "a test")]
+
+mod image;
+mod overlay;
+mod unpackers;
+
+use std::process::{Command, Stdio};
+
+/// What is missing for a test that needs root and `tools`; said loudly.
+pub fn missing(tools: &[&str]) -> bool {
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("SKIPPED: needs root");
+        return true;
+    }
+    for tool in tools {
+        if Command::new(tool).arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status().is_err() {
+            eprintln!("SKIPPED: needs {tool}");
+            return true;
+        }
+    }
+    false
+}
