@@ -144,7 +144,7 @@ impl Files {
             program: directory.join("payload"),
             data: directory.join("some/folder/deeper/data"),
             source: directory.join("small.c"),
-            processor: std::thread::available_parallelism().map_or(0, |count| count.get() - 1).to_string(),
+            processor: thread::available_parallelism().map_or(0, |count| count.get() - 1).to_string(),
         };
         fs::write(&files.program, payload::program())?;
         fs::set_permissions(&files.program, fs::Permissions::from_mode(0o755))?;
