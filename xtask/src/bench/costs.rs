@@ -5,7 +5,8 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Instant;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 use serde::Serialize;
@@ -38,6 +39,9 @@ const OPERATIONS: &[Operation] = &[
     operation("fork+exec+wait, in a container", "exec", 300, true),
 ];
 
+/// Before each side: what a start costs is another figure.
+const SETTLE: Duration = Duration::from_millis(500);
+
 /// One operation's times, ns.
 #[derive(Debug, Serialize)]
 pub(super) struct Cost {
@@ -57,7 +61,7 @@ pub(super) struct Costs {
     pub(super) events: u64,
     /// Events lost in all rounds, whatever the stage.
     pub(super) lost: u64,
-    /// The agent's CPU from ready to the end of each round, summed, divided by `events`.
+    /// The agent's CPU from ready (and settled) to the end of each round, summed, divided by `events`.
     pub(super) cpu_ns_per_event: f64,
     /// Median time from start to `/healthz` 200.
     pub(super) ready_ms: f64,
@@ -76,6 +80,7 @@ pub(super) fn measure(bench: &Bench<'_>, rounds: u32) -> Result<Costs> {
             if agent_runs {
                 let agent = bench.agent()?;
                 ready.push(agent.ready_after().as_secs_f64() * 1e3);
+                thread::sleep(SETTLE);
                 let before = agent.cpu_ns()?;
                 measure_once(bench, &files, &mut with)?;
                 cpu_ns += agent.cpu_ns()?.saturating_sub(before);
@@ -83,6 +88,7 @@ pub(super) fn measure(bench: &Bench<'_>, rounds: u32) -> Result<Costs> {
                 events += summary.events();
                 lost += summary.lost();
             } else {
+                thread::sleep(SETTLE);
                 measure_once(bench, &files, &mut without)?;
             }
         }
@@ -138,7 +144,7 @@ impl Files {
             program: directory.join("payload"),
             data: directory.join("some/folder/deeper/data"),
             source: directory.join("small.c"),
-            processor: std::thread::available_parallelism().map_or(0, |count| count.get() - 1).to_string(),
+            processor: thread::available_parallelism().map_or(0, |count| count.get() - 1).to_string(),
         };
         fs::write(&files.program, payload::program())?;
         fs::set_permissions(&files.program, fs::Permissions::from_mode(0o755))?;
