@@ -71,7 +71,8 @@ impl Fixture {
         for name in ["upper", "work", "merged"] {
             fs::create_dir(path(name)).unwrap();
         }
-        let options = format!("lowerdir={0}/layer1:{0}/layer0,upperdir={0}/upper,workdir={0}/work", directory.path().display());
+        let options =
+            format!("lowerdir={0}/layer1:{0}/layer0,upperdir={0}/upper,workdir={0}/work", directory.path().display());
         run(Command::new("mount").args(["-t", "overlay", "overlay", "-o", &options]).arg(path("merged")));
         write_layout(&path("layout"), &layers.map(|layer| (layer, Compression::Gzip)));
         let container = Arc::new(Container {
@@ -116,7 +117,9 @@ impl Fixture {
     fn identity(&self, path: &str) -> FileIdentity {
         let relative = path.trim_start_matches('/');
         let upper = self.path("upper").join(relative);
-        let lower = [1_u16, 2].into_iter().find(|layer| self.container.rootfs.lower[usize::from(layer - 1)].join(relative).exists());
+        let lower = [1_u16, 2]
+            .into_iter()
+            .find(|layer| self.container.rootfs.lower[usize::from(layer - 1)].join(relative).exists());
         let in_upper = upper.symlink_metadata().is_ok();
         let real_path = match (in_upper, lower) {
             (true, _) => upper,
@@ -144,14 +147,12 @@ impl Fixture {
 
     fn judge(&mut self, file: ExecFile) -> Judgement {
         self.ticket += 1;
-        match self.service.request(self.ticket, &self.container, file) {
-            Some(judgement) => judgement,
-            None => {
-                let (ticket, judgement) = self.answers.recv_timeout(Duration::from_secs(60)).unwrap();
-                assert_eq!(ticket, self.ticket);
-                judgement
-            }
+        if let Some(judgement) = self.service.request(self.ticket, &self.container, file) {
+            return judgement;
         }
+        let (ticket, judgement) = self.answers.recv_timeout(Duration::from_mins(1)).unwrap();
+        assert_eq!(ticket, self.ticket);
+        judgement
     }
 
     fn verdict(&mut self, file: ExecFile) -> (Verdict, Reason) {
