@@ -6,7 +6,7 @@ use std::{env, io};
 
 fn main() -> io::Result<()> {
     println!("cargo::rerun-if-changed=payload/main.rs");
-    let variable = |name| env::var(name).map_err(|_| io::Error::other(format!("cargo did not set {name}")));
+    let variable = |name| env::var(name).map_err(|error| io::Error::other(format!("{name}: {error}")));
     let output = Path::new(&variable("OUT_DIR")?).join("payload");
     // A compiler of its own, since cargo cannot link one program of a package statically and the others not.
     let status = Command::new(variable("RUSTC")?)

@@ -91,9 +91,9 @@ macro_rules! events {
 }
 
 events! {
-    /// `execve` succeeded.
+    /// `execve` succeeded, or an `execveat` that needed no descriptor (the kernel does not tell them apart).
     Execve = 1, "execve", "PPME_SYSCALL_EXECVE_19_X", Exec, [59, 11, 221];
-    /// `execveat` succeeded.
+    /// `execveat` relative to a descriptor succeeded.
     Execveat = 2, "execveat", "PPME_SYSCALL_EXECVEAT_X", Exec, [322, 358, 281];
     /// `fork`
     Fork = 3, "fork", "PPME_SYSCALL_FORK_20_X", Fork, [57, 2, -];

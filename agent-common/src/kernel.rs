@@ -109,6 +109,9 @@ facts! {
     MOUNT_ROOT = Offset(&["mount.mnt.mnt_root"]);
     MOUNT_SB = Offset(&["mount.mnt.mnt_sb"]);
     MOUNT_PARENT = Offset(&["mount.mnt_parent"]);
+    MOUNT_OVERMOUNT = OptionalOffset(&["mount.overmount"]);
+    MOUNT_MOUNTS = Offset(&["mount.mnt_mounts"]);
+    MOUNT_CHILD = Offset(&["mount.mnt_child"]);
     MOUNT_MOUNTPOINT = Offset(&["mount.mnt_mountpoint"]);
     DENTRY_NAME = Offset(&["dentry.d_name.name"]);
     DENTRY_NAME_LEN = Offset(&["dentry.d_name.len"]);
@@ -157,6 +160,7 @@ facts! {
     BPRM_FILE = Offset(&["linux_binprm.file"]);
     BPRM_FILENAME = Offset(&["linux_binprm.filename"]);
     BPRM_INTERP = Offset(&["linux_binprm.interp"]);
+    BPRM_FDPATH = OptionalOffset(&["linux_binprm.fdpath"]);
     SOCKET_SK = Offset(&["socket.sk"]);
     SOCK_FAMILY = Offset(&["sock.__sk_common.skc_family"]);
     SOCK_TYPE = Offset(&["sock.sk_type"]);
@@ -176,7 +180,6 @@ facts! {
     IO_KIOCB_CMD = OptionalOffset(&["io_kiocb.cmd"]);
     IO_KIOCB_FILE = OptionalOffset(&["io_kiocb.file"]);
     IO_KIOCB_FLAGS = OptionalOffset(&["io_kiocb.flags"]);
-    IO_KIOCB_ASYNC_DATA = OptionalOffset(&["io_kiocb.async_data"]);
     IO_KIOCB_CTX = OptionalOffset(&["io_kiocb.ctx"]);
     IO_CQE_RES = OptionalOffset(&["io_uring_cqe.res"]);
     IO_OPEN_DFD = OptionalOffset(&["io_open.dfd"]);
@@ -184,7 +187,8 @@ facts! {
     IO_OPEN_FILENAME = OptionalOffset(&["io_open.filename"]);
     IO_OPEN_FLAGS = OptionalOffset(&["io_open.how.flags"]);
     IO_OPEN_MODE = OptionalOffset(&["io_open.how.mode"]);
-    IO_MSGHDR_ADDR = OptionalOffset(&["io_async_msghdr.addr"]);
+    IO_CONNECT_ADDR = OptionalOffset(&["io_connect.addr"]);
+    IO_CONNECT_ADDR_LEN = OptionalOffset(&["io_connect.addr_len"]);
     IO_CTX_FILE_NODES = OptionalOffset(&["io_ring_ctx.file_table.data.nodes"]);
     IO_CTX_FILE_NR = OptionalOffset(&["io_ring_ctx.file_table.data.nr"]);
     IO_RSRC_NODE_FILE_PTR = OptionalOffset(&["io_rsrc_node.file_ptr"]);

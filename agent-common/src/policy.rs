@@ -19,9 +19,9 @@ pub struct KernelPolicy {
 pub struct PolicyFlags;
 
 impl PolicyFlags {
-    /// Opens for reading only (and `O_PATH`).
+    /// Opens for reading, `O_RDWR` included (and `O_PATH`).
     pub const OPEN_READ: u32 = 1;
-    /// Opens for writing.
+    /// Opens for writing, `O_RDWR` included.
     pub const OPEN_WRITE: u32 = 1 << 1;
     /// Opens that failed.
     pub const OPEN_FAILED: u32 = 1 << 2;
@@ -61,16 +61,13 @@ impl EventType {
         let mut row = 0;
         while row < Self::ALL.len() {
             let event = Self::ALL[row];
-            // Execs and forks have tracepoints of their own.
-            if matches!(event.group(), crate::EventGroup::Open | crate::EventGroup::Connect) {
-                if let Some(number) = event.call(native) {
-                    table[number as usize] |= event.code();
-                }
-                if let Some(arch) = compat
-                    && let Some(number) = event.call(arch)
-                {
-                    table[number as usize] |= event.code() << 8;
-                }
+            if let Some(number) = event.call(native) {
+                table[number as usize] |= event.code();
+            }
+            if let Some(arch) = compat
+                && let Some(number) = event.call(arch)
+            {
+                table[number as usize] |= event.code() << 8;
             }
             row += 1;
         }
@@ -94,7 +91,7 @@ mod tests {
         assert_eq!(table[295], EventType::Openat.code() << 8);
         assert_eq!(table[437], EventType::Openat2.code() | EventType::Openat2.code() << 8);
         assert_eq!(table[102], 0xff00);
-        assert_eq!([table[0], table[1], table[39], table[59]], [0; 4], "read, write, getpid, execve");
+        assert_eq!([table[0], table[1], table[39]], [0; 3], "read, write, getpid");
         assert_eq!(EventType::call_table(Arch::Aarch64, None)[56], EventType::Openat.code());
     }
 }

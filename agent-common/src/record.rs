@@ -158,8 +158,13 @@ pub struct PathRecord {
     pub within: u16,
     /// Bytes of the second section: names from the mount's root to the file system's root.
     pub beneath: u16,
+    /// Where in the first section the names of the landmark (the directory that a relative name starts from) and
+    /// above begin, with [`PathFlags::LANDMARK`].
+    pub landmark: u16,
     /// [`PathFlags`]
     pub flags: u16,
+    /// Keeps the size a multiple of 4.
+    pub reserved: u16,
 }
 
 /// Bits of [`PathRecord::flags`].
@@ -174,9 +179,11 @@ impl PathFlags {
     pub const PARTIAL: u16 = 1 << 2;
     /// Names of the second section are missing.
     pub const BENEATH_TRUNCATED: u16 = 1 << 3;
+    /// The landmark lies on the path.
+    pub const LANDMARK: u16 = 1 << 4;
 }
 
-/// Sections: filename, interp, path, path beneath, cwd, (cwd beneath is not carried), argv, envp.
+/// Sections: filename, interp, path, path beneath, cwd, argv, envp.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, Default)]
 pub struct ExecRecord {
@@ -269,12 +276,10 @@ pub struct OpenRecord {
     /// [`OpenFlags`]
     pub bits: u32,
     /// Bytes of the name as asked for.
-    pub name_length: u16,
-    /// Where in the path's section the directory of a relative name begins, with [`OpenFlags::DIRECTORY_ON_PATH`].
-    pub directory_at: u16,
+    pub name_length: u32,
     /// Keeps the size a multiple of 8.
     pub reserved: u32,
-    /// Path of the file.
+    /// Path of the file; its landmark is the directory that a relative name starts from.
     pub path: PathRecord,
     /// The directory that a relative name starts from, where it does not lie on the path.
     pub directory: PathRecord,
@@ -288,10 +293,8 @@ impl OpenFlags {
     pub const HAS_FILE: u32 = 1;
     /// `FMODE_CREATED`
     pub const CREATED: u32 = 1 << 1;
-    /// The directory of the relative name is an ancestor of the file: see [`OpenRecord::directory_at`].
-    pub const DIRECTORY_ON_PATH: u32 = 1 << 2;
-    /// The directory has a section of its own.
-    pub const DIRECTORY: u32 = 1 << 3;
+    /// The directory of the relative name has a section of its own.
+    pub const DIRECTORY: u32 = 1 << 2;
 }
 
 /// An internet address as the socket holds it.
@@ -371,11 +374,11 @@ const _: () = {
     assert!(size_of::<TaskRecord>() == 6 * 8 + 16 * 4 + 16);
     assert!(size_of::<OverlayRecord>() == 40);
     assert!(size_of::<FileRecord>() == 5 * 8 + 8 * 4 + 40);
-    assert!(size_of::<PathRecord>() == 8);
-    assert!(size_of::<ExecRecord>() == 32 + 128 + 112 + 2 * 4 + 2 * 2 + 4 + 2 * 8);
+    assert!(size_of::<PathRecord>() == 12);
+    assert!(size_of::<ExecRecord>() == 32 + 128 + 112 + 2 * 4 + 2 * 2 + 4 + 2 * 12);
     assert!(size_of::<ForkRecord>() == 32 + 128 + 2 * 8 + 4 * 4);
     assert!(size_of::<ExitRecord>() == 32 + 128 + 8);
-    assert!(size_of::<OpenRecord>() == 32 + 128 + 112 + 8 + 4 * 4 + 2 * 2 + 4 + 2 * 8);
+    assert!(size_of::<OpenRecord>() == 32 + 128 + 112 + 8 + 4 * 4 + 2 * 4 + 2 * 12);
     assert!(size_of::<InetAddress>() == 24);
     assert!(size_of::<ConnectRecord>() == 32 + 128 + 8 + 4 + 6 * 2 + 2 * 24);
     assert!(size_of::<CgroupRecord>() == 32 + 128 + 8 + 2 * 4);

@@ -12,6 +12,7 @@ use std::{
     fs, io,
     net::{IpAddr, Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use purser_rules::{ExtraFieldSpec, LoadOptions, Selection, Selector};
@@ -25,7 +26,11 @@ pub use self::{
     schema::{Key, Value},
     units::{Size, Span, UnitError},
 };
-use crate::alert::Priority;
+use crate::{
+    alert::Priority,
+    container::{ContainerdEndpoint, ContainersConfig},
+    manifest::{self, LayerLimits, hash::HashLimits},
+};
 
 /// Where `purser run` looks when `--config` is not given; a missing file there means the defaults.
 pub const DEFAULT_PATH: &str = "/etc/purser/purser.yaml";
@@ -165,11 +170,16 @@ sections! {
         compat32: Compat32 = Compat32::Auto,
     }
 
-    /// Where containers are described.
+    /// Where containers are described. The well-known places of containerd, podman, CRI-O, Docker, runc and crun are
+    /// always looked at; those named here come first.
     ContainerEngines {
+        /// The host's root directory as the agent sees it: `/`, or where a pod mounts it.
+        host_root: PathBuf = PathBuf::from("/"),
+        /// The longest wait for one answer of a runtime.
+        timeout: Span = Span(Duration::from_secs(2)),
         /// containerd, through any of its clients, CRI included.
         containerd: Containerd = Containerd::default(),
-        /// podman.
+        /// podman and CRI-O, which share containers/storage.
         podman: Podman = Podman::default(),
         /// runc or crun without an engine above it.
         runc: Runc = Runc::default(),
@@ -177,44 +187,45 @@ sections! {
 
     /// containerd.
     Containerd {
-        /// Whether it is asked.
-        enabled: bool = true,
-        /// Its sockets; those that do not exist are tried again when a container appears.
-        sockets: Vec<PathBuf> = vec![
-            PathBuf::from("/run/containerd/containerd.sock"),
-            PathBuf::from("/run/k3s/containerd/containerd.sock"),
-        ],
+        /// Further daemons.
+        daemons: Vec<ContainerdDaemon> = Vec::new(),
     }
 
-    /// podman.
+    /// A containerd daemon; both keys are needed.
+    ContainerdDaemon {
+        /// Its socket on the host, `grpc.address` of its configuration.
+        socket: PathBuf = PathBuf::new(),
+        /// Its state directory on the host, `state` of its configuration.
+        state: PathBuf = PathBuf::new(),
+    }
+
+    /// podman and CRI-O.
     Podman {
-        /// Whether its storage is read.
-        enabled: bool = true,
-        /// Its graph roots.
-        roots: Vec<PathBuf> = vec![PathBuf::from("/var/lib/containers/storage")],
+        /// Further graph or run roots on the host.
+        roots: Vec<PathBuf> = Vec::new(),
     }
 
     /// runc or crun without an engine.
     Runc {
-        /// Whether its state is read.
-        enabled: bool = true,
-        /// Its state directories (`runc --root`).
-        roots: Vec<PathBuf> = vec![PathBuf::from("/run/runc"), PathBuf::from("/run/crun")],
+        /// Further state directories on the host (`runc --root`).
+        roots: Vec<PathBuf> = Vec::new(),
     }
 
     /// The expected manifest of each image.
     Manifest {
         /// Where manifests are kept between runs, by chain id.
         cache_dir: PathBuf = PathBuf::from("/var/cache/purser/manifests"),
-        /// The space they may take; the longest unused go first.
+        /// The space they may take there; the longest unused go first.
         cache_max_bytes: Size = Size(1 << 30),
+        /// The memory they may take; the longest unused are read from the cache again.
+        memory_max_bytes: Size = Size(64 << 20),
         /// The largest program that is hashed at exec; a larger one is `unverifiable`.
-        max_file_bytes: Size = Size(1 << 30),
-        /// The largest layer that is read, as distributed.
-        max_layer_bytes: Size = Size(16 << 30),
+        max_file_bytes: Size = Size(512 << 20),
+        /// The largest layer, inflated; an image with a larger one is `unattested`.
+        max_layer_bytes: Size = Size(64 << 30),
         /// How long an alert waits for the manifest of its image; then the verdict is `unverifiable`.
-        pending_timeout: Span = Span(std::time::Duration::from_secs(60)),
-        /// Threads that read layers and hash files.
+        pending_timeout: Span = Span(Duration::from_secs(30)),
+        /// Threads that read layers, and as many that hash files.
         workers: u16 = 1,
     }
 
@@ -223,7 +234,7 @@ sections! {
         /// How many may wait; on overflow the oldest go on with `container.identity=pending` and are counted.
         max_events: u32 = 4096,
         /// How long one may wait.
-        max_time: Span = Span(std::time::Duration::from_secs(2)),
+        max_time: Span = Span(Duration::from_secs(2)),
     }
 }
 
@@ -372,6 +383,41 @@ impl Config {
         rule_paths(&self.rules_files)
     }
 
+    /// Where container runtimes are looked for.
+    pub fn containers(&self) -> ContainersConfig {
+        let engines = &self.container_engines;
+        let daemons = engines.containerd.daemons.iter();
+        ContainersConfig {
+            host_root: engines.host_root.clone(),
+            containerd: daemons
+                .map(|daemon| ContainerdEndpoint { socket: daemon.socket.clone(), state: daemon.state.clone() })
+                .collect(),
+            storage_roots: engines.podman.roots.clone(),
+            runc_roots: engines.runc.roots.clone(),
+            api_timeout: engines.timeout.0,
+            ..ContainersConfig::default()
+        }
+    }
+
+    /// Limits of reading layers.
+    pub fn layer_limits(&self) -> LayerLimits {
+        LayerLimits { inflated_bytes: self.manifest.max_layer_bytes.0, ..LayerLimits::default() }
+    }
+
+    /// Limits of the verdict service.
+    pub fn verdicts(&self) -> manifest::Config {
+        let defaults = manifest::Config::default();
+        manifest::Config {
+            builders: self.manifest.workers.into(),
+            hashers: self.manifest.workers.into(),
+            queue: self.hold.max_events as usize,
+            pending_timeout: self.manifest.pending_timeout.0,
+            manifest_bytes: usize::try_from(self.manifest.memory_max_bytes.0).unwrap_or(usize::MAX),
+            hash: HashLimits { max_file_bytes: self.manifest.max_file_bytes.0, ..defaults.hash },
+            ..defaults
+        }
+    }
+
     /// How the rules are to be loaded.
     pub fn load_options(&self) -> LoadOptions {
         let selection = self.rules.iter().flat_map(|step| {
@@ -429,10 +475,15 @@ impl Config {
         if !(1..=64).contains(&self.manifest.workers) {
             return fail("manifest.workers", "must be from 1 to 64".to_owned());
         }
+        for daemon in &self.container_engines.containerd.daemons {
+            if !daemon.socket.is_absolute() || !daemon.state.is_absolute() {
+                let message = "each daemon needs `socket:` and `state:`, absolute paths of the host".to_owned();
+                return fail("container_engines.containerd.daemons", message);
+            }
+        }
         for selection in &self.rules {
-            let selector = match (&selection.enable, &selection.disable) {
-                (Some(selector), None) | (None, Some(selector)) => selector,
-                _ => return fail("rules", "each item is either `enable:` or `disable:`".to_owned()),
+            let ((Some(selector), None) | (None, Some(selector))) = (&selection.enable, &selection.disable) else {
+                return fail("rules", "each item is either `enable:` or `disable:`".to_owned());
             };
             if selector.rule.is_some() == selector.tag.is_some() {
                 return fail("rules", "each `enable:` and `disable:` has either `rule:` or `tag:`".to_owned());

@@ -201,8 +201,11 @@ pub struct Connect {
     pub sock_type: u16,
     /// `IPPROTO_*`.
     pub protocol: u16,
-    /// The address asked for.
+    /// The address that the socket is connected (or connecting) to; after a failure the one asked for.
     pub remote: Address,
+    /// `remote` is the caller's copy in user memory: a failed call can leave no kernel object that holds it
+    /// (`evt.arg_source=user`).
+    pub remote_from_user: bool,
     /// The socket's own address after the call, where the kernel object has one.
     pub local: Address,
     /// Done through io_uring.

@@ -10,7 +10,7 @@ use std::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
-    time::{SystemTime, UNIX_EPOCH},
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use prometheus_client::{
@@ -38,6 +38,11 @@ impl Counter {
     /// `n` more.
     pub fn add(&self, n: u64) {
         self.0.fetch_add(n, Ordering::Relaxed);
+    }
+
+    /// Brings it up to a total that is counted elsewhere.
+    pub fn raise_to(&self, total: u64) {
+        self.0.fetch_max(total, Ordering::Relaxed);
     }
 
     /// The count.
@@ -131,11 +136,16 @@ impl Metrics {
         }
     }
 
-    /// A series whose number `read` tells at each scrape; it must not block.
+    /// A series whose number `read` tells at each scrape; it must neither block nor use these metrics.
     pub fn observe(&self, family: Family, labels: &[&str], read: impl Fn() -> u64 + Send + Sync + 'static) {
         let mut families = self.store.lock();
         let series = families.entry(family.name).or_insert_with(|| (family, BTreeMap::new()));
         series.1.insert(owned(labels), Source::Observed(Box::new(read)));
+    }
+
+    /// Sets a gauge.
+    pub fn gauge(&self, family: Family, labels: &[&str], value: u64) {
+        self.counter(family, labels).0.store(value, Ordering::Relaxed);
     }
 
     /// Takes one series off, such as the queue of a thread that has ended.
@@ -260,7 +270,7 @@ impl Process {
 impl Collector for Process {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
         let cpu = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
-        let cpu = cpu.tv_sec as f64 + cpu.tv_nsec as f64 / 1e9;
+        let cpu = Duration::new(cpu.tv_sec as u64, cpu.tv_nsec as u32).as_secs_f64();
         encoder
             .encode_descriptor("process_cpu_seconds", "User and system time spent", None, MetricType::Counter)?
             .encode_counter::<[(&str, &str); 0], _, u64>(&cpu, None)?;

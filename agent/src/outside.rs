@@ -6,34 +6,9 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::container::Container;
-use crate::event::FileIdentity;
-use crate::manifest::Judgement;
+use crate::container::{Container, Lookup};
+use crate::manifest::{ExecFile, Judgement};
 use crate::process::Process;
-
-/// What a cgroup is.
-#[derive(Debug, Clone)]
-pub enum Identity {
-    /// No container.
-    Host,
-    /// This container, as far as its runtime has described it yet.
-    Container(Arc<Container>),
-}
-
-/// A file to be judged against the manifest of a container's image.
-#[derive(Debug, Clone)]
-pub struct Exhibit {
-    /// The file, as the kernel saw it.
-    pub file: FileIdentity,
-    /// Resolved path, from the root of the mount namespace.
-    pub path: Bytes,
-    /// Path from the file system's own root where different; else empty.
-    pub fs_path: Bytes,
-    /// A process that runs it.
-    pub tgid: u32,
-    /// It was started by the runtime itself, outside the container's mounts.
-    pub runtime_own: bool,
-}
 
 /// Answers that came since the last call.
 #[derive(Debug, Default)]
@@ -51,67 +26,17 @@ pub trait Outside {
     /// One process; `None` when gone.
     fn process(&self, tgid: u32) -> Option<Process>;
     /// What the cgroup with this id is; `tgid` is a process in it.
-    fn identity(&mut self, cgroup_id: u64, tgid: u32) -> Identity;
-    /// A cgroup directory was made.
-    fn cgroup_made(&mut self, id: u64, path: &[u8]);
+    fn identity(&mut self, cgroup_id: u64, tgid: u32) -> Lookup;
+    /// A cgroup directory was made, by process `maker`.
+    fn cgroup_made(&mut self, id: u64, path: &[u8], maker: u32);
     /// A cgroup directory was removed.
     fn cgroup_removed(&mut self, id: u64);
-    /// Judges `exhibit`; `None`: the answer comes in [`Answers::judgements`] under `ticket`.
-    fn judge(&mut self, ticket: u64, container: &Arc<Container>, exhibit: Exhibit) -> Option<Judgement>;
+    /// Judges a program; `None`: the answer comes in [`Answers::judgements`] under `ticket`.
+    fn judge(&mut self, ticket: u64, container: &Arc<Container>, file: ExecFile) -> Option<Judgement>;
     /// What has come in since the last call.
     fn answers(&mut self) -> Answers;
     /// The name of a user, in the container's own database or the host's.
     fn user_name(&self, container: Option<&Container>, uid: u32) -> Option<Bytes>;
     /// Realtime minus boot time, ns.
     fn epoch_offset_ns(&self) -> i64;
-}
-
-#[cfg(test)]
-pub(crate) mod fake {
-    //! A world that a test makes up.
-
-    use super::*;
-
-    /// Answers what it was told.
-    #[derive(Debug, Default)]
-    pub(crate) struct Fake {
-        /// By pid.
-        pub(crate) known: Vec<Process>,
-        /// By cgroup id.
-        pub(crate) containers: Vec<Arc<Container>>,
-        /// Given at the next call of `answers`.
-        pub(crate) answers: Answers,
-        /// Given at once by `judge`.
-        pub(crate) judgement: Option<Judgement>,
-        /// What was asked for.
-        pub(crate) asked: Vec<(u64, Exhibit)>,
-    }
-
-    impl Outside for Fake {
-        fn processes(&self) -> Vec<u32> {
-            self.known.iter().map(|p| p.key.tgid).collect()
-        }
-        fn process(&self, tgid: u32) -> Option<Process> {
-            self.known.iter().find(|p| p.key.tgid == tgid).cloned()
-        }
-        fn identity(&mut self, cgroup_id: u64, _tgid: u32) -> Identity {
-            let found = self.containers.iter().find(|c| c.cgroup_id == cgroup_id);
-            found.map_or(Identity::Host, |c| Identity::Container(Arc::clone(c)))
-        }
-        fn cgroup_made(&mut self, _id: u64, _path: &[u8]) {}
-        fn cgroup_removed(&mut self, _id: u64) {}
-        fn judge(&mut self, ticket: u64, _container: &Arc<Container>, exhibit: Exhibit) -> Option<Judgement> {
-            self.asked.push((ticket, exhibit));
-            self.judgement.clone()
-        }
-        fn answers(&mut self) -> Answers {
-            std::mem::take(&mut self.answers)
-        }
-        fn user_name(&self, _container: Option<&Container>, _uid: u32) -> Option<Bytes> {
-            None
-        }
-        fn epoch_offset_ns(&self) -> i64 {
-            1_700_000_000_000_000_000
-        }
-    }
 }

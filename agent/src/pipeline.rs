@@ -11,13 +11,13 @@ use bumpalo::Bump;
 use purser_rules::{Alert, AlertOptions, Matches, Outcome, RuleIndex, RuleMatching, RuleSet};
 
 use crate::config::Scope;
-use crate::container::Container;
+use crate::container::{Container, Lookup};
 use crate::decode::decode;
 use crate::event::{Body, Cgroup, Event};
 use crate::facts::{Lineage, Names, Sight};
-use crate::manifest::Judgement;
-use crate::outside::{Exhibit, Identity, Outside};
-use crate::process::{Process, ProcessCounters, ProcessTable};
+use crate::manifest::{ExecFile, Judgement};
+use crate::outside::Outside;
+use crate::process::{Process, ProcessTable};
 use crate::tally::Tally;
 use crate::waiting::{Held, Parked, Waiting};
 
@@ -114,12 +114,12 @@ impl<O: Outside> Pipeline<O> {
     pub fn event(&mut self, event: Event) {
         self.tally.event(event.header.event);
         if let Body::Cgroup(cgroup) = &event.body {
-            return self.cgroup(cgroup);
+            return self.cgroup(cgroup, event.task.tgid);
         }
         let process = self.processes.apply(&event, &self.outside);
         let container = match self.outside.identity(event.task.cgroup_id, event.task.tgid) {
-            Identity::Host => None,
-            Identity::Container(container) => Some(container),
+            Lookup::Host | Lookup::Unknown => None,
+            Lookup::Container(container) => Some(container),
         };
         self.number += 1;
         let previous_boot_ns = std::mem::replace(&mut self.previous_boot_ns, event.header.boot_ns);
@@ -177,19 +177,20 @@ impl<O: Outside> Pipeline<O> {
         self.tally.verdict_shutdown.add(self.waiting.abandon() as u64);
     }
 
-    /// Numbers of what is kept: processes, held events, parked events.
-    pub fn lengths(&self) -> [usize; 3] {
-        [self.processes.len(), self.waiting.held(), self.waiting.parked()]
+    /// Brings the numbers of what is kept into the metrics.
+    pub fn publish(&self) {
+        let lengths = [self.processes.len(), self.waiting.held(), self.waiting.parked()];
+        self.tally.publish(self.processes.counters(), lengths.map(|length| length as u64));
     }
 
-    /// What the process table had to do.
-    pub fn process_counters(&self) -> ProcessCounters {
-        self.processes.counters()
+    /// What the pipeline reads from outside.
+    pub fn outside(&self) -> &O {
+        &self.outside
     }
 
-    fn cgroup(&mut self, cgroup: &Cgroup) {
+    fn cgroup(&mut self, cgroup: &Cgroup, maker: u32) {
         if cgroup.made {
-            self.outside.cgroup_made(cgroup.id, &cgroup.path);
+            self.outside.cgroup_made(cgroup.id, &cgroup.path, maker);
         } else {
             self.outside.cgroup_removed(cgroup.id);
         }
@@ -213,14 +214,15 @@ impl<O: Outside> Pipeline<O> {
             return;
         }
         let ticket = self.waiting.ticket(program);
-        let exhibit = Exhibit {
-            file: program.file.unwrap_or_default(),
+        let file = ExecFile {
+            identity: program.file.unwrap_or_default(),
             path: program.path.clone(),
             fs_path: program.fs_path.clone(),
             tgid: seen.process.key.tgid,
-            runtime_own: self.is_runtime_own(&seen.process, container),
+            in_host_mount_namespace: self.is_runtime_own(&seen.process, container),
+            boot_ns: program.exec_boot_ns,
         };
-        if let Some(judgement) = self.outside.judge(ticket, container, exhibit) {
+        if let Some(judgement) = self.outside.judge(ticket, container, file) {
             self.judged(ticket, judgement);
         }
     }
@@ -230,7 +232,7 @@ impl<O: Outside> Pipeline<O> {
     fn is_runtime_own(&mut self, process: &Process, container: &Container) -> bool {
         let maker = self.processes.ancestors(process).find(|ancestor| {
             !matches!(self.outside.identity(ancestor.cgroup_id, ancestor.key.tgid),
-                Identity::Container(its) if its.id == container.id)
+                Lookup::Container(its) if its.id == container.id)
         });
         maker.is_some_and(|maker| maker.mnt_ns == process.mnt_ns && maker.mnt_ns != 0)
     }
@@ -380,3 +382,6 @@ fn sight<'a>(
         user_name: OnceCell::new(),
     }
 }
+
+#[cfg(test)]
+mod tests;

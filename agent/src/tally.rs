@@ -1,14 +1,23 @@
 //! The pipeline's counters, looked up once: what the hot path counts costs one addition.
 
+use std::sync::Arc;
+
 use purser_rules::{RuleIndex, RuleSet};
 
 use crate::event::EventType;
 use crate::manifest::Verdict;
-use crate::metrics::{Counter, Metrics};
+use crate::metrics::{Counter, Family, Metrics, QUEUE_LENGTH, counter, gauge};
+use crate::process::ProcessCounters;
+
+/// Processes that no event introduced, and what became of them.
+const PROCESSES: Family = counter("purser_process_lookups", "Processes first seen midway, by result", &["result"]);
+/// Processes in the table.
+const PROCESSES_KNOWN: Family = gauge("purser_processes", "Processes known, ended ones for a while included", &[]);
 
 /// Counters by what the pipeline has in hand.
 #[derive(Debug)]
 pub struct Tally {
+    metrics: Arc<Metrics>,
     events: Vec<Counter>,
     verdicts: Vec<(Verdict, Counter)>,
     rules: Vec<Counter>,
@@ -28,22 +37,34 @@ pub struct Tally {
 
 impl Tally {
     /// Counters of `metrics`, all exported from now on.
-    pub fn new(metrics: &Metrics, rules: &RuleSet) -> Self {
+    pub fn new(metrics: &Arc<Metrics>, rules: &RuleSet) -> Self {
         let mut events = vec![Counter::default(); 64];
         for event in EventType::ALL {
             events[usize::from(event.code())] = metrics.event(event.name());
         }
         Self {
+            metrics: Arc::clone(metrics),
             events,
             verdicts: Verdict::ALL.iter().map(|verdict| (*verdict, metrics.verdict(verdict.as_str()))).collect(),
             rules: rules.rules().iter().map(|rule| metrics.rule_matches(&rule.name, rule.priority)).collect(),
-            decode: crate::decode::REASONS.iter().map(|reason| (*reason, metrics.lost("decode", reason))).collect(),
+            decode: crate::decode::DecodeError::REASONS.iter().map(|reason| (*reason, metrics.lost("decode", reason))).collect(),
             identity_timeout: metrics.lost("identity", "timeout"),
             identity_overflow: metrics.lost("identity", "overflow"),
             verdict_overflow: metrics.lost("verdict", "overflow"),
             verdict_shutdown: metrics.lost("verdict", "shutdown"),
             verdict_unknown: metrics.lost("verdict", "unknown"),
         }
+    }
+
+    /// The process table's own counts, and how many processes, held events and parked events there are.
+    pub fn publish(&self, processes: ProcessCounters, [known, held, parked]: [u64; 3]) {
+        let ProcessCounters { from_procfs, incomplete, evicted } = processes;
+        for (result, count) in [("from_procfs", from_procfs), ("incomplete", incomplete), ("evicted", evicted)] {
+            self.metrics.counter(PROCESSES, &[result]).raise_to(count);
+        }
+        self.metrics.gauge(PROCESSES_KNOWN, &[], known);
+        self.metrics.gauge(QUEUE_LENGTH, &["identity"], held);
+        self.metrics.gauge(QUEUE_LENGTH, &["verdict"], parked);
     }
 
     /// An event came.

@@ -5,10 +5,13 @@
 
 pub mod alert;
 pub mod catalogue;
+mod compile;
 pub mod diagnostic;
+mod eval;
 pub mod event;
 mod facts;
 pub mod format;
+mod load;
 mod matches;
 mod needs;
 mod options;
@@ -16,6 +19,7 @@ pub mod parse;
 mod program;
 mod rule;
 mod ruleset;
+mod select;
 mod types;
 
 pub use alert::{Alert, AlertOptions};
@@ -23,9 +27,17 @@ pub use catalogue::{Catalogue, Field, FieldId};
 pub use diagnostic::{Code, Diagnostic};
 pub use event::{EventCode, EventSet};
 pub use facts::{Arg, Fact, Facts, FieldRef, Reason, Value};
+pub use compile::{CompileError, Hint};
+pub use eval::{PathSet, TransformError, transform_type, transform_values};
+pub use load::{Definitions, Schema, check_schema, plugins_satisfy, resolve_macros, suspicions};
 pub use matches::{Decision, Matches, Outcome, RuleMatching};
 pub use needs::{Needs, Opens};
+pub use program::{EventsError, condition_events};
 pub use options::{AppendOutput, ExtraFieldSpec, LoadOptions, Selection, Selector, Source, Version};
 pub use rule::{Priority, Rule, RuleIndex};
-pub use ruleset::{LoadError, RuleSet};
+pub use ruleset::{Filter, LoadError, RuleSet};
+pub use select::matches_wildcard;
 pub use types::{Class, PrintFormat, Type};
+
+/// The rules that the agent runs without any configuration.
+pub const DEFAULT_RULES: &str = include_str!("../rulesets/purser.yaml");

@@ -3,7 +3,9 @@
 //! Only ever too much, never too little: where a condition cannot be told, everything is needed.
 
 use crate::catalogue::FieldId;
-use crate::event::EventSet;
+use crate::event::{EventSet, SYSCALLS};
+use crate::parse::{Expr, Op, Operand, Right};
+use crate::rule::Rule;
 
 /// What the enabled rules need.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,9 +28,9 @@ pub struct Needs {
 /// Which opens are needed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Opens {
-    /// Opens for reading only.
+    /// Opens for reading, `O_RDWR` included.
     pub read: bool,
-    /// Opens for writing.
+    /// Opens for writing, `O_RDWR` included.
     pub write: bool,
 }
 
@@ -46,5 +48,162 @@ impl Needs {
     /// Whether any rule waits for a manifest's verdict or reads a digest.
     pub fn digests(&self) -> bool {
         self.fields.iter().any(|field| FieldId::MANIFEST_VERDICT <= *field && *field <= FieldId::LIB_VERDICT)
+    }
+}
+
+impl Needs {
+    /// For no rule at all.
+    pub(crate) fn nothing() -> Self {
+        Self {
+            events: EventSet::EMPTY,
+            generic_calls: Some(Vec::new()),
+            fields: Vec::new(),
+            opens: Opens { read: false, write: false },
+            container_only: EventSet::EMPTY,
+            failed: EventSet::EMPTY,
+        }
+    }
+
+    /// For rules with their conditions, of which `events` can match at all.
+    pub(crate) fn of<'a>(rules: impl Iterator<Item = (&'a Rule, &'a Expr)>, events: EventSet) -> Self {
+        let mut needs = Self::nothing();
+        needs.events = events;
+        let opens = ["open", "openat", "openat2", "open_by_handle_at", "creat"]
+            .into_iter()
+            .fold(EventSet::EMPTY, |set, name| set.union(&EventSet::named(name)));
+        let generic = EventSet::named("uname");
+        let mut host = EventSet::EMPTY;
+        for (rule, condition) in rules {
+            needs.fields.extend(&rule.fields);
+            let must = Must::of(condition);
+            if !rule.events.intersection(&opens).is_empty() {
+                needs.opens.read |= !must.open_write;
+                needs.opens.write |= !must.open_read;
+            }
+            if !must.container {
+                host = host.union(&rule.events);
+            }
+            if !must.success {
+                needs.failed = needs.failed.union(&rule.events);
+            }
+            if !rule.events.intersection(&generic).is_empty() {
+                match (names(condition), &mut needs.generic_calls) {
+                    (Some(more), Some(calls)) => calls.extend(more),
+                    (_, calls) => *calls = None,
+                }
+            }
+        }
+        needs.fields.sort_unstable();
+        needs.fields.dedup();
+        if let Some(calls) = &mut needs.generic_calls {
+            calls.sort_unstable();
+            calls.dedup();
+        }
+        needs.container_only = needs.events.intersection(&host.complement());
+        needs.failed = needs.failed.intersection(&needs.events);
+        needs
+    }
+}
+
+/// What must hold for a condition to be true, as far as it can be told.
+#[derive(Clone, Copy, Default)]
+struct Must {
+    container: bool,
+    open_read: bool,
+    open_write: bool,
+    success: bool,
+}
+
+impl Must {
+    fn of(expr: &Expr) -> Self {
+        match expr {
+            Expr::And(children, _) => {
+                children.iter().fold(Self::default(), |all, child| all.either(Self::of(child)))
+            }
+            Expr::Or(children, _) => {
+                let mut all = children.iter().map(|child| Self::of(child));
+                let first = all.next().unwrap_or_default();
+                all.fold(first, Self::both)
+            }
+            Expr::Not(child, _) => match child.as_ref() {
+                Expr::Check { left: Operand::Field { name, arg: None, .. }, op: Op::Eq | Op::EqEq, right, modifier: None, .. } => {
+                    Self { container: name == "container.id" && is(right, "host"), ..Self::default() }
+                }
+                _ => Self::default(),
+            },
+            Expr::Check { left: Operand::Field { name, arg: None, .. }, op, right, modifier: None, .. } => {
+                let equal = matches!(op, Op::Eq | Op::EqEq);
+                let at_least_zero = (*op == Op::Ge && is(right, "0")) || (*op == Op::Gt && (is(right, "0") || is(right, "-1")));
+                Self {
+                    container: name == "container.id" && *op == Op::Ne && is(right, "host"),
+                    open_read: name == "evt.is_open_read" && equal && is(right, "true"),
+                    open_write: name == "evt.is_open_write" && equal && is(right, "true"),
+                    success: match name.as_str() {
+                        "evt.rawres" | "fd.num" => at_least_zero,
+                        "evt.res" => equal && is(right, "SUCCESS"),
+                        "evt.failed" => equal && is(right, "false"),
+                        "evt.is_open_read" | "evt.is_open_write" => false,
+                        _ => false,
+                    },
+                }
+            }
+            _ => Self::default(),
+        }
+    }
+
+    const fn either(self, other: Self) -> Self {
+        Self {
+            container: self.container || other.container,
+            open_read: self.open_read || other.open_read,
+            open_write: self.open_write || other.open_write,
+            success: self.success || other.success,
+        }
+    }
+
+    const fn both(self, other: Self) -> Self {
+        Self {
+            container: self.container && other.container,
+            open_read: self.open_read && other.open_read,
+            open_write: self.open_write && other.open_write,
+            success: self.success && other.success,
+        }
+    }
+}
+
+fn is(right: &Right, text: &str) -> bool {
+    match right {
+        Right::Value(value, _) => value == text.as_bytes(),
+        Right::List(values, _) => matches!(values.as_slice(), [value] if value == text.as_bytes()),
+        Right::Operand(_) => false,
+    }
+}
+
+/// Names of events that a condition that is true must have one of; nothing if it can be true for any.
+fn names(expr: &Expr) -> Option<Vec<&'static str>> {
+    match expr {
+        Expr::And(children, _) => children.iter().find_map(|child| names(child)),
+        Expr::Or(children, _) => {
+            let mut all = Vec::new();
+            for child in children {
+                all.extend(names(child)?);
+            }
+            Some(all)
+        }
+        Expr::Check {
+            left: Operand::Field { name, arg: None, .. },
+            op: Op::Eq | Op::EqEq | Op::In,
+            modifier: None,
+            right,
+            ..
+        } if name == "evt.type" || name == "syscall.type" => {
+            let values = match right {
+                Right::Value(value, _) => std::slice::from_ref(value),
+                Right::List(values, _) => values,
+                Right::Operand(_) => return None,
+            };
+            let known = |value: &Vec<u8>| SYSCALLS.iter().copied().find(|call| call.as_bytes() == value);
+            Some(values.iter().filter_map(known).collect())
+        }
+        _ => None,
     }
 }

@@ -27,8 +27,8 @@ pub struct LoadOptions {
     pub sources: Vec<String>,
     /// The version of Falco's engine that files may ask for.
     pub engine_version: Version,
-    /// Plugins that files may ask for.
-    pub plugins: Vec<(String, Version)>,
+    /// Plugins that files may ask for; none means that requirements are not checked.
+    pub plugins: Option<Vec<(String, Version)>>,
     /// What to add to outputs.
     pub append_output: Vec<AppendOutput>,
     /// Rules less urgent than this are not evaluated.
@@ -91,7 +91,7 @@ impl Default for LoadOptions {
             catalogue: None,
             sources: vec!["syscall".to_owned()],
             engine_version: Version(0, 63, 0),
-            plugins: vec![("container".to_owned(), Version(0, 7, 0))],
+            plugins: Some(vec![("container".to_owned(), Version(0, 7, 0))]),
             append_output: vec![AppendOutput { suggested_output: true, ..AppendOutput::default() }],
             min_priority: Priority::Debug,
             selection: Vec::new(),

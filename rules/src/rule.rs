@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use crate::catalogue::{Catalogue, FieldId};
-use crate::event::EventSet;
+use crate::event::{EventSet, generic_calls};
 use crate::format::Format;
 
 /// Number of a rule in its [`RuleSet`](crate::RuleSet), in rule order (the order of first definition).
@@ -25,7 +25,7 @@ pub enum Priority {
 }
 
 /// A rule.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Rule {
     /// Its name.
     pub name: String,
@@ -64,7 +64,7 @@ pub struct Rule {
 }
 
 /// An entry that the configuration adds to `output_fields`.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(crate) struct ExtraField {
     pub(crate) key: String,
     pub(crate) value: Format,
@@ -109,6 +109,18 @@ impl Priority {
 }
 
 impl Rule {
+    /// Names of the events it can match; for the generic event those of all calls that share it.
+    pub fn event_names(&self) -> Vec<&'static str> {
+        let mut names = self.events.names();
+        if names.contains(&EventSet::GENERIC) {
+            names.retain(|name| *name != EventSet::GENERIC);
+            names.extend(generic_calls());
+            names.sort_unstable();
+            names.dedup();
+        }
+        names
+    }
+
     /// The rule for a listing: name, priority, tags, enabled, event types, fields, compiled condition.
     pub fn describe(&self, catalogue: &Catalogue) -> serde_json::Value {
         let fields: Vec<_> = catalogue
@@ -124,7 +136,7 @@ impl Rule {
             "source": self.source,
             "tags": self.tags,
             "enabled": self.enabled,
-            "events": if self.all_events { json!("all") } else { json!(self.events.names()) },
+            "events": if self.all_events { json!("all") } else { json!(self.event_names()) },
             "fields": fields,
             "condition": self.condition,
             "output": self.output_text,

@@ -1,18 +1,45 @@
 //! A loaded and compiled set of rules.
 
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use serde_json::{Map, Value as Json};
+
 use crate::alert::{Alert, AlertOptions};
+use crate::catalogue::Catalogue;
+use crate::compile::{CompileError, Hint};
 use crate::diagnostic::Diagnostic;
-use crate::facts::Facts;
+use crate::event::{EVENTS, EventCode, EventSet};
+use crate::facts::{Fact, Facts, Value};
+use crate::format::iso8601;
+use crate::load::{self, Definitions};
 use crate::matches::{Matches, Outcome};
 use crate::needs::Needs;
-use crate::options::{LoadOptions, Source};
+use crate::options::{LoadOptions, Selection, Selector, Source};
+use crate::parse::Expr;
+use crate::program::{Graph, NodeId, Scratch};
 use crate::rule::{Rule, RuleIndex};
+use crate::{FieldId, select};
 
 /// Rules, ready to evaluate events. Immutable: a reload makes a new one, so no event is judged by half a set.
 #[derive(Debug)]
 pub struct RuleSet {
     rules: Vec<Rule>,
+    roots: Vec<NodeId>,
+    conditions: Vec<Arc<Expr>>,
+    graph: Graph,
+    /// Per event number its program.
+    by_event: Vec<u16>,
+    programs: Vec<Program>,
     needs: Needs,
+    definitions: Definitions,
+    catalogue: Arc<Catalogue>,
+}
+
+/// The conditions that can match an event, each once, with the rules that have it.
+#[derive(Debug, Default)]
+struct Program {
+    conditions: Vec<(NodeId, Vec<RuleIndex>)>,
 }
 
 /// The files cannot be used: the last diagnostic is the error.
@@ -28,8 +55,29 @@ impl RuleSet {
     ///
     /// # Errors
     /// The first error of the files, after the warnings found up to it.
-    pub fn load(_sources: &[Source<'_>], _options: &LoadOptions) -> Result<(Self, Vec<Diagnostic>), LoadError> {
-        todo!("the next commits")
+    pub fn load(sources: &[Source<'_>], options: &LoadOptions) -> Result<(Self, Vec<Diagnostic>), LoadError> {
+        let (loaded, diagnostics, definitions) = load::load(sources, options);
+        let Some(loaded) = loaded else { return Err(LoadError { diagnostics }) };
+        let mut set = Self {
+            rules: Vec::with_capacity(loaded.rules.len()),
+            roots: Vec::with_capacity(loaded.rules.len()),
+            conditions: Vec::with_capacity(loaded.rules.len()),
+            graph: loaded.graph,
+            by_event: Vec::new(),
+            programs: Vec::new(),
+            needs: Needs::nothing(),
+            definitions,
+            catalogue: options.catalogue.clone().unwrap_or_else(|| Arc::new(Catalogue::builtin().clone())),
+        };
+        for (mut rule, root, condition) in loaded.rules {
+            let file = rule.defined.0.parse::<usize>().ok().and_then(|file| sources.get(file));
+            rule.defined.0 = file.map(|source| source.name.to_owned()).unwrap_or_default();
+            set.rules.push(rule);
+            set.roots.push(root);
+            set.conditions.push(condition);
+        }
+        set.select(&options.selection, options.min_priority);
+        Ok((set, diagnostics))
     }
 
     /// All rules, in rule order, disabled ones too.
@@ -42,25 +90,184 @@ impl RuleSet {
         &self.rules[index.0 as usize]
     }
 
+    /// The rule called `name`.
+    pub fn find(&self, name: &str) -> Option<RuleIndex> {
+        self.rules.iter().position(|rule| rule.name == name).map(|at| RuleIndex(at as u32))
+    }
+
     /// What the enabled rules need from the sensor.
     pub fn needs(&self) -> &Needs {
         &self.needs
     }
 
+    /// What the files define.
+    pub fn definitions(&self) -> &Definitions {
+        &self.definitions
+    }
+
+    /// The fields the set was compiled with.
+    pub fn catalogue(&self) -> &Catalogue {
+        &self.catalogue
+    }
+
     /// Evaluates every enabled rule that can match the event; `matches` then holds the outcome of this event alone.
     ///
     /// Does not allocate once `matches` has been used with this set.
-    pub fn evaluate<F: Facts + ?Sized>(&self, _facts: &F, _matches: &mut Matches) {
-        todo!("the next commits")
+    pub fn evaluate<F: Facts + ?Sized>(&self, facts: &F, matches: &mut Matches) {
+        matches.matched.clear();
+        matches.pending.clear();
+        let program = self.by_event.get(usize::from(facts.event().number()));
+        let Some(program) = program.and_then(|at| self.programs.get(usize::from(*at))) else { return };
+        if program.conditions.is_empty() {
+            return;
+        }
+        matches.scratch.start(&self.graph);
+        for (condition, rules) in &program.conditions {
+            match self.graph.evaluate(*condition, facts, &mut matches.scratch) {
+                Outcome::False => {}
+                Outcome::True => matches.matched.extend_from_slice(rules),
+                Outcome::Pending => matches.pending.extend_from_slice(rules),
+            }
+        }
+        matches.matched.sort_unstable();
+        matches.pending.sort_unstable();
     }
 
-    /// Evaluates one rule, such as one that was pending.
-    pub fn evaluate_rule<F: Facts + ?Sized>(&self, _rule: RuleIndex, _facts: &F) -> Outcome {
-        todo!("the next commits")
+    /// Evaluates one rule, such as one that was pending, whether it is enabled or not.
+    pub fn evaluate_rule<F: Facts + ?Sized>(&self, rule: RuleIndex, facts: &F) -> Outcome {
+        let at = rule.0 as usize;
+        if !self.rules[at].events.contains(facts.event()) {
+            return Outcome::False;
+        }
+        let mut scratch = Scratch::default();
+        scratch.start(&self.graph);
+        self.graph.evaluate(self.roots[at], facts, &mut scratch)
     }
 
     /// The alert of a rule that matched.
-    pub fn alert<F: Facts + ?Sized>(&self, _rule: RuleIndex, _facts: &F, _options: &AlertOptions) -> Alert {
-        todo!("the next commits")
+    pub fn alert<F: Facts + ?Sized>(&self, rule: RuleIndex, facts: &F, options: &AlertOptions) -> Alert {
+        let rule = self.rule(rule);
+        let time_ns = match facts.fact(FieldId::EVT_RAWTIME.plain()) {
+            Fact::One(Value::U64(ns)) => ns,
+            _ => 0,
+        };
+        let clock = options.clock;
+        let (time_key, time) = if options.time_format_iso_8601 {
+            ("evt.time.iso8601", iso8601(time_ns, "+0000"))
+        } else {
+            ("evt.time", crate::format::time_text(FieldId::EVT_TIME, time_ns, clock))
+        };
+        let message = rule.format.text_with(facts, clock, true).unwrap_or_default();
+        let message = String::from_utf8_lossy(&message).into_owned();
+        let line = format!("{time}: {} {message}", rule.priority.name());
+        let mut output_fields = Map::new();
+        output_fields.insert(time_key.to_owned(), Json::from(time_ns));
+        rule.format.json_into(facts, clock, &mut output_fields);
+        for extra in &rule.extra {
+            let value = if extra.raw {
+                extra.value.first_json(facts, clock)
+            } else {
+                let text = extra.value.text_with(facts, clock, true).unwrap_or_default();
+                String::from_utf8_lossy(&text).into_owned().into()
+            };
+            output_fields.insert(extra.key.clone(), value);
+        }
+        Alert {
+            rule: rule.name.clone(),
+            priority: rule.priority,
+            source: rule.source.clone(),
+            tags: rule.tags.clone(),
+            time_ns,
+            output: escaped(&line),
+            message: escaped(&message),
+            output_fields,
+        }
     }
+
+    /// Applies a selection to what the files say, and builds what is evaluated.
+    fn select(&mut self, selection: &[Selection], min_priority: crate::Priority) {
+        for rule in &mut self.rules {
+            rule.enabled = rule.enabled_by_file;
+            for change in selection {
+                if select::matches(&change.by, &rule.name, &rule.tags) {
+                    rule.enabled = change.enable;
+                }
+            }
+            rule.enabled &= rule.priority <= min_priority;
+        }
+        self.build();
+    }
+
+    fn build(&mut self) {
+        self.programs = Vec::new();
+        self.by_event = Vec::with_capacity(EVENTS.len());
+        let mut known: HashMap<(Vec<bool>, Vec<RuleIndex>), u16> = HashMap::new();
+        for number in 0..EVENTS.len() as u16 {
+            let Some(code) = EventCode::from_number(number) else { continue };
+            let rules: Vec<RuleIndex> = (0..self.rules.len() as u32)
+                .map(RuleIndex)
+                .filter(|rule| self.rule(*rule).enabled && self.rule(*rule).events.contains(code))
+                .collect();
+            let key = (self.graph.name_signature(code), rules);
+            if let Some(at) = known.get(&key) {
+                self.by_event.push(*at);
+                continue;
+            }
+            let mut done = HashMap::new();
+            let mut conditions: BTreeMap<NodeId, Vec<RuleIndex>> = BTreeMap::new();
+            for rule in &key.1 {
+                let root = self.graph.specialise(self.roots[rule.0 as usize], code, &mut done);
+                if !self.graph.is_never(root) {
+                    conditions.entry(root).or_default().push(*rule);
+                }
+            }
+            let at = self.programs.len() as u16;
+            self.programs.push(Program { conditions: conditions.into_iter().collect() });
+            self.by_event.push(at);
+            known.insert(key, at);
+        }
+        let mut events = EventSet::EMPTY;
+        for (number, at) in self.by_event.iter().enumerate() {
+            if let Some(code) = EventCode::from_number(number as u16) {
+                if !self.programs[usize::from(*at)].conditions.is_empty() {
+                    events.insert(code);
+                }
+            }
+        }
+        let enabled = self.rules.iter().zip(&self.conditions).filter(|(rule, _)| rule.enabled);
+        self.needs = Needs::of(enabled.map(|(rule, condition)| (rule, condition.as_ref())), events);
+    }
+}
+
+/// One condition on its own, for tests and tools.
+#[derive(Debug)]
+pub struct Filter {
+    graph: Graph,
+    root: NodeId,
+}
+
+impl Filter {
+    /// Compiles a condition without macros; also what its checks are suspected of.
+    ///
+    /// # Errors
+    /// A check does not fit its field.
+    pub fn new(expr: &Arc<Expr>, catalogue: &Catalogue) -> Result<(Self, Vec<Hint>), CompileError> {
+        let mut graph = Graph::default();
+        let mut hints = Vec::new();
+        let root = graph.add(expr, catalogue, &mut hints)?;
+        Ok((Self { graph, root }, hints))
+    }
+
+    /// Evaluates it.
+    pub fn evaluate<F: Facts + ?Sized>(&self, facts: &F) -> Outcome {
+        let mut scratch = Scratch::default();
+        scratch.start(&self.graph);
+        self.graph.evaluate(self.root, facts, &mut scratch)
+    }
+}
+
+/// The text with control characters, quotes and backslashes escaped as in JSON.
+fn escaped(text: &str) -> String {
+    let quoted = Json::from(text).to_string();
+    quoted.get(1..quoted.len() - 1).unwrap_or_default().to_owned()
 }

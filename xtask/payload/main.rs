@@ -23,6 +23,7 @@ mod sys {
 
     #[cfg(target_arch = "x86_64")]
     mod numbers {
+        pub(crate) const CLOCK_GETTIME: i64 = 228;
         pub(crate) const READ: i64 = 0;
         pub(crate) const WRITE: i64 = 1;
         pub(crate) const CLOSE: i64 = 3;
@@ -36,6 +37,7 @@ mod sys {
     }
     #[cfg(target_arch = "aarch64")]
     mod numbers {
+        pub(crate) const CLOCK_GETTIME: i64 = 113;
         pub(crate) const READ: i64 = 63;
         pub(crate) const WRITE: i64 = 64;
         pub(crate) const CLOSE: i64 = 57;
@@ -98,7 +100,7 @@ fn run(command: &str, args: &[Vec<u8>]) -> io::Result<i32> {
             bytes.extend_from_slice(&random);
             fs::write(text(1), &bytes)?;
             fs::set_permissions(text(1), std::os::unix::fs::PermissionsExt::from_mode(0o755))?;
-            0
+            return Ok(0);
         }
         // memfd PROGRAM [ARGS]: runs PROGRAM with random bytes after its end from a memfd.
         "memfd" => {
@@ -173,6 +175,18 @@ fn run(command: &str, args: &[Vec<u8>]) -> io::Result<i32> {
         "repeat-open" => repeat_open(&name(0)?, number(1)?, number(2)?),
         // measure OPERATION COUNT PATH: prints ns per operation
         "measure" => return measure(&text(0), number(1)?, &name(2)?),
+        // stamped COUNT PAUSE_MS SOURCE PREFIX: starts COUNT new programs PREFIX-N, and prints N and the time just before each
+        "stamped" => {
+            for at in 0..number(0)? {
+                let program = format!("{}-{at}", text(3));
+                run("copy-unique", &[args[2].clone(), program.clone().into_bytes()])?;
+                thread::sleep(Duration::from_millis(number(1)?));
+                let now = monotonic_ns();
+                spawn(&[program.into_bytes()])?;
+                println!("{at} {now}");
+            }
+            return Ok(0);
+        }
         // thread COMMAND [ARGS]: the command, from a second thread
         "thread" => {
             let (command, args) = (text(0), args[1..].to_vec());
@@ -245,6 +259,13 @@ fn spawn(args: &[Vec<u8>]) -> io::Result<()> {
         return Err(io::Error::last_os_error());
     }
     if status == 0 { Ok(()) } else { Err(io::Error::other(format!("the program ended with status {status:#x}"))) }
+}
+
+/// `CLOCK_MONOTONIC`, ns.
+fn monotonic_ns() -> i64 {
+    let mut now = [0_i64; 2];
+    call!(sys::CLOCK_GETTIME, 1_i64, now.as_mut_ptr());
+    now[0] * 1_000_000_000 + now[1]
 }
 
 fn open_by_handle(path: &CString, flags: u64) -> i64 {

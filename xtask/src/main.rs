@@ -1,3 +1,92 @@
-//! xtask
+//! `cargo xtask`: everything that a developer or CI does with Purser, from a bare machine on. Each command first installs what it
+//! needs, says in one line what it cannot do, and then does all of it or nothing.
+#![expect(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a command-line tool: progress on stderr, results on stdout"
+)]
 
-fn main() {}
+#[expect(clippy::cast_precision_loss, reason = "figures for people")]
+mod bench;
+mod build;
+mod demo;
+mod interrupt;
+mod machine;
+mod setup;
+mod test;
+mod workspace;
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Purser's development tasks.
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+struct Cli {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Debug, Subcommand)]
+enum Task {
+    /// Install whatever the other commands need; quick where all is there.
+    Setup,
+    /// Build the release binary, target/release/purser.
+    Build,
+    /// Build, and run `purser run ARGS` over the whole machine.
+    #[command(disable_help_flag = true)]
+    Run {
+        /// Arguments of `purser run`.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<OsString>,
+    },
+    /// Pass every test.
+    Test {
+        /// Only the tests that need neither root nor eBPF.
+        #[arg(long)]
+        quick: bool,
+    },
+    /// Show it: stowaways start in a container, and each is alerted.
+    Demo {
+        /// Print the result as one JSON object.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Measure what the agent costs, as a Markdown table.
+    Bench {
+        /// Write the figures as JSON to this file, too.
+        #[arg(long, value_name = "FILE")]
+        json: Option<PathBuf>,
+        /// Rounds, each with and without the agent.
+        #[arg(long, default_value_t = 11, value_parser = clap::value_parser!(u32).range(9..))]
+        rounds: u32,
+    },
+    /// Write the man page and shell completions to target/docs.
+    Docs,
+}
+
+fn main() -> ExitCode {
+    let done = match Cli::parse().task {
+        Task::Setup => setup::install(setup::Purpose::Everything).map(|()| true),
+        Task::Build => build::release().map(|binary| {
+            println!("{}", binary.display());
+            true
+        }),
+        Task::Run { args } => build::run(&args).map(|()| true),
+        Task::Test { quick } => test::run(quick),
+        Task::Demo { json } => demo::run(json),
+        Task::Bench { json, rounds } => bench::run(json.as_deref(), rounds).map(|()| true),
+        Task::Docs => build::docs().map(|()| true),
+    };
+    match done {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,12 +1,13 @@
 //! The rig against the real runtimes: what the agent's root tests rely on. Without root, or without a runtime, each test says
 //! what is missing and passes.
+#![expect(clippy::unwrap_used, clippy::print_stderr, reason = "a test fails by panicking and says why it is skipped")]
 
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use xtask::rig::containerd::Containerd;
+use xtask::rig::containerd::{Containerd, Options};
 use xtask::rig::image::{Image, Layer};
 use xtask::rig::podman::Podman;
 use xtask::rig::runc::Runc;
@@ -122,7 +123,8 @@ fn two_containerds_run_beside_each_other() {
     let directory = tempfile::tempdir().unwrap();
     let archive = directory.path().join("image.tar");
     let written = image().platform("arm64", vec![Layer::new().dir("/x", 0o755)]).write_archive(&archive).unwrap();
-    let rigs = [Containerd::start().unwrap(), Containerd::start().unwrap()];
+    let with_cri = Options { cri: true, ..Options::default() };
+    let rigs = [Containerd::start().unwrap(), Containerd::start_with(&with_cri).unwrap()];
     for rig in &rigs {
         rig.import(&archive).unwrap();
         let ended = rig.run(&written.reference, "same-id", &["/app/payload", "exit", "3"]).unwrap();
@@ -130,6 +132,20 @@ fn two_containerds_run_beside_each_other() {
     }
     let listed = command::stdout(rigs[0].ctr().args(["images", "list"])).unwrap();
     assert!(listed.contains(written.index_digest.as_ref().unwrap()), "{listed}");
+    let plugins = |rig: &Containerd| command::stdout(rig.ctr().args(["plugins", "list"])).unwrap();
+    assert!(
+        !plugins(&rigs[0])
+            .lines()
+            .any(|line| line.contains("grpc.v1") && line.contains(" cri ") && line.contains("ok"))
+    );
+    assert!(
+        plugins(&rigs[1]).lines().any(|line| line.contains("grpc.v1") && line.contains(" cri ") && line.contains("ok"))
+    );
+
+    rigs[0].forget(&written.layer_digests[0]).unwrap();
+    let blobs = |rig: &Containerd| command::stdout(rig.ctr().args(["content", "list", "--quiet"])).unwrap();
+    assert!(!blobs(&rigs[0]).contains(&written.layer_digests[0]));
+    assert!(blobs(&rigs[1]).contains(&written.layer_digests[0]));
 }
 
 #[test]

@@ -119,7 +119,7 @@ fn digits<'a>(
         return Err(UnitError::Number(whole.to_owned(), what, example));
     }
     // Only digits: the one error left is overflow.
-    let number = number.parse().map_err(|_: std::num::ParseIntError| UnitError::Overflow(whole.to_owned()))?;
+    let number = number.parse().ok().ok_or_else(|| UnitError::Overflow(whole.to_owned()))?;
     Ok((number, after))
 }
 

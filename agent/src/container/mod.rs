@@ -1,6 +1,148 @@
 //! Which container a cgroup is: runtime, id, name, image and its digests, root file system, pod.
+//!
+//! Sources, in this order: the cgroup's path says where to look ([`cgroup`]); the processes above it and the
+//! runtimes' state directories give the OCI bundle ([`locate`], [`bundle`]), synchronously, before the first
+//! exec; the runtime answers about the image later, from a thread of its own ([`ask`], [`containerd`],
+//! [`storage`], [`docker`]). A path's shape alone never makes a container.
+//!
+//! This module does not judge files and knows nothing of events or rules.
 
-use std::path::PathBuf;
+mod ask;
+mod bundle;
+mod cgroup;
+mod claim;
+mod containerd;
+mod counters;
+mod docker;
+mod image;
+mod locate;
+mod mounts;
+mod read;
+mod reference;
+mod storage;
+mod table;
+
+use std::{io, path::PathBuf, time::Duration};
+
+pub use counters::Counters;
+pub use image::{ImageRef, image_by_reference};
+pub use reference::{Reference, short_id};
+pub use table::{Containers, Lookup, Scan};
+
+/// Where runtimes are looked for. The well-known places are always looked at; these come first.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ContainersConfig {
+    /// The host's root directory as this process sees it (`/`, or a hostPath mount in a pod).
+    pub host_root: PathBuf,
+    /// The host's procfs as this process sees it.
+    pub proc: PathBuf,
+    /// Further containerd daemons.
+    pub containerd: Vec<ContainerdEndpoint>,
+    /// Further graph or run roots of containers/storage (podman, CRI-O).
+    pub storage_roots: Vec<PathBuf>,
+    /// Further `--root` directories of runc or crun.
+    pub runc_roots: Vec<PathBuf>,
+    /// Longest wait for one answer of a runtime.
+    pub api_timeout: Duration,
+}
+
+impl Default for ContainersConfig {
+    fn default() -> Self {
+        Self {
+            host_root: "/".into(),
+            proc: "/proc".into(),
+            containerd: Vec::new(),
+            storage_roots: Vec::new(),
+            runc_roots: Vec::new(),
+            api_timeout: Duration::from_secs(2),
+        }
+    }
+}
+
+/// A containerd daemon. Both are paths of the host.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ContainerdEndpoint {
+    /// `grpc.address` of its configuration.
+    pub socket: PathBuf,
+    /// `state` of its configuration (`/run/containerd`).
+    pub state: PathBuf,
+}
+
+/// What can go wrong between the agent and a container runtime.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A file could not be read.
+    #[error("{path}: {source}", path = path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// Not a regular file.
+    #[error("{}: not a regular file", .0.display())]
+    NotRegular(PathBuf),
+    /// A file is larger than anything a runtime writes.
+    #[error("{path}: larger than {limit} bytes", path = path.display())]
+    TooLarge {
+        /// The file.
+        path: PathBuf,
+        /// The bound.
+        limit: u64,
+    },
+    /// A runtime's file belongs to somebody else than root.
+    #[error("{path}: belongs to uid {owner}, not to root: not a system runtime's", path = path.display())]
+    Owner {
+        /// The file.
+        path: PathBuf,
+        /// Its owner.
+        owner: u32,
+    },
+    /// A file is not the JSON it should be.
+    #[error("{path}: {source}", path = path.display())]
+    Json {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: serde_json::Error,
+    },
+    /// Content does not have the digest it is stored under.
+    #[error("{digest}: the stored content does not have this digest: the store is damaged or was changed")]
+    Digest {
+        /// The digest asked for.
+        digest: String,
+    },
+    /// An image or a part of it does not exist in the store.
+    #[error("{0}: not found; is the image in this runtime and namespace?")]
+    NotFound(String),
+    /// The image's parts contradict each other, or the form is unknown.
+    #[error("{reference}: {reason}")]
+    Image {
+        /// The image.
+        reference: String,
+        /// What does not fit.
+        reason: &'static str,
+    },
+    /// The runtime did not answer.
+    #[error("{socket}: {reason}; is the daemon running and may this process use its socket?", socket = socket.display())]
+    Unreachable {
+        /// Its socket.
+        socket: PathBuf,
+        /// What the connection said.
+        reason: String,
+    },
+    /// The runtime answered with an error.
+    #[error("{socket}: {status}", socket = socket.display())]
+    Refused {
+        /// Its socket.
+        socket: PathBuf,
+        /// Its answer.
+        status: String,
+    },
+    /// The agent could not set up its own side.
+    #[error("cannot start asking container runtimes: {0}")]
+    Start(io::Error),
+}
 
 /// A container as its runtime describes it. Immutable: a later answer of the runtime makes a new one.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,8 +177,30 @@ pub struct Container {
     pub rootfs: Rootfs,
     /// Its image; `None` where there is none (plain runc) or `image_pending`.
     pub image: Option<Image>,
-    /// The runtime has not been asked about the image yet, or has not answered.
+    /// The runtime has not been asked about the image yet, or has not answered. Until then `image` has at most
+    /// the reference that the pod asked for.
     pub image_pending: bool,
+    /// Labels of the container, as its engine has them; sorted, bounded.
+    pub labels: Vec<(String, String)>,
+}
+
+impl Container {
+    /// Falco's `container.id`: the first 12 characters of the full id.
+    pub fn short_id(&self) -> &str {
+        short_id(&self.id)
+    }
+}
+
+impl Image {
+    /// Registry and path of the reference.
+    pub fn repository(&self) -> &str {
+        Reference::split(&self.reference).repository
+    }
+
+    /// Tag of the reference, where it has one.
+    pub fn tag(&self) -> Option<&str> {
+        Some(Reference::split(&self.reference).tag).filter(|tag| !tag.is_empty())
+    }
 }
 
 /// A container runtime.
@@ -52,6 +216,19 @@ pub enum Runtime {
     Podman,
     /// runc or crun without an engine above it.
     Runc,
+}
+
+impl Runtime {
+    /// Falco's `container.type`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Containerd => "containerd",
+            Self::CriO => "cri-o",
+            Self::Docker => "docker",
+            Self::Podman => "podman",
+            Self::Runc => "runc",
+        }
+    }
 }
 
 /// One mount of the OCI configuration.

@@ -3,7 +3,7 @@
 use purser_rules::{Arg, Fact, FieldId, FieldRef};
 
 use super::{NOT_APPLICABLE, NOT_COLLECTED, Sight, UNKNOWN, boolean, text_or_missing, unsigned};
-use crate::container::Container;
+use crate::container::{Container, Reference, short_id};
 
 impl Sight<'_> {
     pub(super) fn container_fact(&self, field: FieldRef<'_>) -> Option<Fact<'_>> {
@@ -18,8 +18,9 @@ impl Sight<'_> {
 
     fn of_container<'s>(&'s self, field: FieldRef<'_>, container: &'s Container) -> Fact<'s> {
         let image = container.image.as_ref();
+        let reference = image.map(|image| Reference::split(&image.reference));
         match field.id {
-            FieldId::CONTAINER_ID => Fact::text(container.short_id().as_bytes()),
+            FieldId::CONTAINER_ID => Fact::text(short_id(&container.id).as_bytes()),
             FieldId::CONTAINER_FULL_ID => Fact::text(container.id.as_bytes()),
             FieldId::CONTAINER_NAME => Fact::text(container.name.as_bytes()),
             FieldId::CONTAINER_TYPE => Fact::text(container.runtime.name().as_bytes()),
@@ -28,8 +29,8 @@ impl Sight<'_> {
                 Fact::text(if container.image_pending { b"pending" } else { b"known" })
             }
             FieldId::CONTAINER_IMAGE => text_or_missing(image.map(|image| image.reference.as_str())),
-            FieldId::CONTAINER_IMAGE_REPOSITORY => text_or_missing(image.map(|image| image.repository())),
-            FieldId::CONTAINER_IMAGE_TAG => text_or_missing(image.and_then(|image| image.tag())),
+            FieldId::CONTAINER_IMAGE_REPOSITORY => part(reference.map(|reference| reference.repository)),
+            FieldId::CONTAINER_IMAGE_TAG => part(reference.map(|reference| reference.tag)),
             FieldId::CONTAINER_IMAGE_DIGEST => text_or_missing(
                 image.and_then(|image| image.index_digest.as_deref().or(image.manifest_digest.as_deref())),
             ),
@@ -40,6 +41,11 @@ impl Sight<'_> {
             FieldId::IMAGE_INDEX_DIGEST => text_or_missing(image.and_then(|image| image.index_digest.as_deref())),
             FieldId::IMAGE_CONFIG_DIGEST => text_or_missing(image.and_then(|image| image.config_digest.as_deref())),
             FieldId::IMAGE_CHAIN_ID => text_or_missing(image.and_then(|image| image.chain_id.as_deref())),
+            FieldId::CONTAINER_LABEL => match field.arg {
+                Arg::Key(key) => label(&container.labels, key),
+                _ => UNKNOWN,
+            },
+            FieldId::CONTAINER_LABELS => self.keep_text(all_labels(&container.labels).as_bytes()),
             FieldId::CONTAINER_START_TS if container.created_ns > 0 => unsigned(container.created_ns as u64),
             FieldId::CONTAINER_DURATION if container.created_ns > 0 => {
                 unsigned(self.epoch_ns().saturating_sub(container.created_ns as u64))
@@ -60,16 +66,11 @@ impl Sight<'_> {
                 text_or_missing(container.pod.as_ref().map(|pod| pod.uid.as_str()))
             }
             FieldId::K8S_POD_LABEL => match (field.arg, &container.pod) {
-                (Arg::Key(key), Some(pod)) => text_or_missing(
-                    pod.labels.iter().find(|(name, _)| name.as_bytes() == key).map(|(_, value)| value.as_str()),
-                ),
+                (Arg::Key(key), Some(pod)) => label(&pod.labels, key),
                 _ => UNKNOWN,
             },
             FieldId::K8S_POD_LABELS => match &container.pod {
-                Some(pod) => {
-                    let labels: Vec<String> = pod.labels.iter().map(|(name, value)| format!("{name}:{value}")).collect();
-                    self.keep_text(labels.join(", ").as_bytes())
-                }
+                Some(pod) => self.keep_text(all_labels(&pod.labels).as_bytes()),
                 None => UNKNOWN,
             },
             _ => NOT_COLLECTED,
@@ -94,6 +95,11 @@ impl Sight<'_> {
     }
 }
 
+/// A part of a reference; an absent one is empty.
+fn part(text: Option<&str>) -> Fact<'_> {
+    text_or_missing(text.filter(|text| !text.is_empty()))
+}
+
 /// What upstream's container plugin says of processes outside containers.
 fn on_host(field: FieldId) -> Fact<'static> {
     match field {
@@ -110,6 +116,15 @@ fn on_host(field: FieldId) -> Fact<'static> {
         FieldId::CONTAINER_PRIVILEGED => boolean(false),
         _ => NOT_APPLICABLE,
     }
+}
+
+fn label<'a>(labels: &'a [(String, String)], key: &[u8]) -> Fact<'a> {
+    text_or_missing(labels.iter().find(|(name, _)| name.as_bytes() == key).map(|(_, value)| value.as_str()))
+}
+
+fn all_labels(labels: &[(String, String)]) -> String {
+    let labels: Vec<String> = labels.iter().map(|(name, value)| format!("{name}:{value}")).collect();
+    labels.join(", ")
 }
 
 fn is_container_field(id: FieldId) -> bool {

@@ -353,7 +353,8 @@ const OPEN_FLAGS: [(&str, u64); 17] = [
     ("FD_UPPER_LAYER", 1 << 15),
 ];
 
-/// The kernel's flags in upstream's numbering (libs `ppm_flag_helpers.h`, `open_flags_to_scap`).
+/// The kernel's flags in upstream's numbering (libs `ppm_flag_helpers.h`, `open_flags_to_scap`). Without `O_LARGEFILE`: a
+/// 64-bit kernel adds it to every open, and upstream shows what was asked for.
 fn falco_open_flags(open: &Open) -> u64 {
     let flags = open.flags as i32;
     let mut out = match flags & libc::O_ACCMODE {
@@ -371,7 +372,6 @@ fn falco_open_flags(open: &Open) -> u64 {
         (libc::O_TRUNC, 1 << 8),
         (libc::O_DIRECT, 1 << 9),
         (libc::O_DIRECTORY, 1 << 10),
-        (0o100_000, 1 << 11),
         (libc::O_CLOEXEC, 1 << 12),
         (libc::O_TMPFILE, 1 << 13),
     ] {

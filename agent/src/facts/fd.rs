@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use purser_rules::{Fact, FieldId, FieldRef, Value};
 
 use super::{NOT_APPLICABLE, NOT_COLLECTED, Sight, UNKNOWN, boolean, signed, unsigned};
+use crate::container::short_id;
 use crate::event::{Address, Body, Connect, FileIdentity, Open};
 
 impl Sight<'_> {
@@ -144,7 +145,7 @@ impl Sight<'_> {
     }
 
     fn with_container_id(&self, text: &[u8]) -> Fact<'_> {
-        let mut name = self.container.map_or(&b""[..], |c| c.short_id().as_bytes()).to_vec();
+        let mut name = self.container.map_or(&b""[..], |c| short_id(&c.id).as_bytes()).to_vec();
         name.push(b':');
         name.extend_from_slice(text);
         self.keep_text(&name)

@@ -35,7 +35,7 @@ const MAX_CONNECTIONS: usize = 64;
 /// A connection that has not sent its request's head by then is closed, idle ones too.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 /// However slow its reader, a connection ends then.
-const CONNECTION_LIFETIME: Duration = Duration::from_secs(120);
+const CONNECTION_LIFETIME: Duration = Duration::from_mins(2);
 /// No request here has a head larger than that.
 const MAX_HEAD_BYTES: usize = 16 << 10;
 
@@ -133,9 +133,13 @@ fn exposition(metrics: &Metrics) -> Response {
 async fn serve(listener: tokio::net::TcpListener, router: Router, mut stopped: watch::Receiver<bool>) {
     let slots = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     loop {
-        let Ok(slot) = Arc::clone(&slots).acquire_owned().await else { return };
-        let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
+        // A place first, then a connection: those without a place wait in the kernel's queue.
+        let next = async {
+            let slot = Arc::clone(&slots).acquire_owned().await;
+            (slot, listener.accept().await)
+        };
+        let (slot, accepted) = tokio::select! {
+            next = next => next,
             _ = stopped.changed() => return,
         };
         let stream = match accepted {

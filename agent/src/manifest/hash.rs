@@ -53,8 +53,9 @@ pub struct ExecFile {
     pub fs_path: Bytes,
     /// The process that runs it.
     pub tgid: u32,
-    /// Inode number of the task's mount namespace.
-    pub mnt_ns: u32,
+    /// The task was in the mount namespace of the runtime that made the container: before the entry point, or by
+    /// `setns`.
+    pub in_host_mount_namespace: bool,
     /// When, ns since boot.
     pub boot_ns: u64,
 }

@@ -39,8 +39,6 @@ pub trait ManifestSource: Send + Sync + 'static {
 /// Limits of the service.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
-    /// Inode number of the host's mount namespace; 0 = not known, then nothing is judged `host`.
-    pub host_mnt_ns: u32,
     /// Threads that build manifests.
     pub builders: usize,
     /// Threads that hash files.
@@ -62,7 +60,6 @@ pub struct Config {
 impl Default for Config {
     fn default() -> Self {
         Self {
-            host_mnt_ns: 0,
             builders: 1,
             hashers: 1,
             queue: 4096,
@@ -360,8 +357,7 @@ impl Shared {
         Subject {
             identity: &file.identity,
             rootfs_path: file.rootfs_path(container),
-            // An unknown namespace is not the host's.
-            in_host_mount_namespace: file.mnt_ns != 0 && file.mnt_ns == self.config.host_mnt_ns,
+            in_host_mount_namespace: file.in_host_mount_namespace,
             digest,
         }
     }
@@ -643,6 +639,7 @@ mod tests {
                 },
                 image,
                 image_pending,
+                labels: Vec::new(),
             })
         }
 
@@ -675,7 +672,7 @@ mod tests {
                 path: Bytes::from(format!("/bin/{name}")),
                 fs_path: Bytes::new(),
                 tgid: 0,
-                mnt_ns: 2,
+                in_host_mount_namespace: false,
                 boot_ns: 0,
             }
         }
@@ -734,9 +731,9 @@ mod tests {
 
     #[test]
     fn what_needs_no_digest_is_answered_at_once() {
-        let fixture = start(Config { host_mnt_ns: 1, ..Config::default() });
+        let fixture = start(Config::default());
         let file = fixture.exec("ls", b"ls");
-        let host = ExecFile { mnt_ns: 1, ..file.clone() };
+        let host = ExecFile { in_host_mount_namespace: true, ..file.clone() };
         let remote = ExecFile { identity: FileIdentity { magic: 0x6573_5546, ..file.identity }, ..file.clone() };
         let memfd = ExecFile {
             identity: FileIdentity { memfd: true, overlay: None, on_rootfs: false, ..file.identity },
@@ -759,14 +756,6 @@ mod tests {
             assert_eq!((judgement.verdict, judgement.reason), (verdict, reason));
         }
         assert_eq!(fixture.service.counters().get(Count::Hashed), 0);
-    }
-
-    #[test]
-    fn an_unknown_mount_namespace_is_not_the_hosts() {
-        let fixture = start(Config::default());
-        let file = ExecFile { mnt_ns: 0, ..fixture.exec("ls", b"ls") };
-        let judgement = fixture.service.request(1, &fixture.container(None, false), file).expect("an immediate answer");
-        assert_eq!(judgement.verdict, Verdict::Unattested);
     }
 
     #[test]

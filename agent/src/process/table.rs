@@ -214,73 +214,8 @@ fn from_task(task: &Task) -> Process {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::event::{Capabilities, Exec, Exit, FileIdentity, Fork, Header};
-    use crate::outside::fake::Fake;
-    use agent_common::EventType;
-
-    const TICK: u64 = 10_000_000;
-
-    fn task(tgid: u32, start_ticks: u64, parent: (u32, u64), comm: &str) -> Task {
-        let mut name = [0; 16];
-        name[..comm.len()].copy_from_slice(comm.as_bytes());
-        Task {
-            tgid,
-            tid: tgid,
-            start_boottime_ns: start_ticks * TICK + 7,
-            parent_tgid: parent.0,
-            parent_start_boottime_ns: parent.1 * TICK + 3,
-            sid: 1,
-            pgid: tgid,
-            vtgid: tgid,
-            vtid: tgid,
-            vpgid: tgid,
-            tty: 0,
-            loginuid: u32::MAX,
-            uid: 0,
-            euid: 0,
-            gid: 0,
-            egid: 0,
-            capabilities: Capabilities::default(),
-            cgroup_id: 5,
-            mnt_ns: 9,
-            pid_ns: 8,
-            comm: name,
-        }
-    }
-
-    fn event(boot_ns: u64, task: Task, body: Body) -> Event {
-        let event = match &body {
-            Body::Exec(_) => EventType::Execve,
-            Body::Fork(_) => EventType::Clone,
-            _ => EventType::Procexit,
-        };
-        Event { header: Header { event, cpu: 0, sequence: 0, boot_ns, generation: 0 }, task, body }
-    }
-
-    fn exec(path: &'static str) -> Body {
-        Body::Exec(Box::new(Exec {
-            file: FileIdentity::default(),
-            path: path.into(),
-            fs_path: "".into(),
-            filename: path.into(),
-            interp: "".into(),
-            argv: path.into(),
-            argv_truncated: false,
-            envp: "".into(),
-            envp_truncated: false,
-            cwd: "/".into(),
-        }))
-    }
-
-    fn fork(child: u32, start_ticks: u64) -> Body {
-        Body::Fork(Fork {
-            child_tid: child,
-            child_tgid: child,
-            child_vtid: child,
-            child_start_boottime_ns: start_ticks * TICK + 1,
-            child_cgroup_id: 5,
-        })
-    }
+    use crate::event::Exit;
+    use crate::sample::{Fake, event, exec, fork, task};
 
     #[test]
     fn a_child_runs_its_parents_program_until_it_execs() {

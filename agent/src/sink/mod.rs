@@ -99,8 +99,8 @@ impl Sinks {
         let format = Format::from(config);
         let mut sinks: Vec<Box<dyn Sink>> = Vec::new();
         if config.stdout_output.enabled {
-            let stdout =
-                Stdout::open(format.clone()).map_err(|source| SinkError::Open { path: "/dev/stdout".into(), source })?;
+            let stdout = Stdout::open(format.clone())
+                .map_err(|source| SinkError::Open { path: "/dev/stdout".into(), source })?;
             sinks.push(Box::new(stdout));
         }
         if config.file_output.enabled {
@@ -171,7 +171,7 @@ impl Outlet {
         let sent = metrics.counter(SINK_SENT, &[name]);
         // Exported as 0 from the start.
         let errors = REASONS.map(|reason| (reason, metrics.counter(SINK_ERRORS, &[name, reason])));
-        let worker = Worker { sink, queue: Arc::clone(&queue), sent, errors, losses: losses.clone() };
+        let worker = Worker { sink, queue: Arc::clone(&queue), sent, errors, losses: losses.clone(), closed: false };
         thread::Builder::new()
             .name(format!("sink-{name}"))
             .spawn(move || worker.run())
@@ -202,6 +202,8 @@ struct Worker {
     sent: Counter,
     errors: [(&'static str, Counter); REASONS.len()],
     losses: Losses,
+    /// Its reader is gone: said once, not once a batch.
+    closed: bool,
 }
 
 impl Worker {
@@ -240,17 +242,13 @@ impl Worker {
                 Ok(()) => batch.len(),
                 Err(failure) => {
                     self.count(&failure.error);
-                    if !said {
+                    if !said && !self.closed {
                         let (name, error) = (self.sink.name(), &failure.error);
                         tracing::warn!(sink = name, %error, waiting = batch.len(), "cannot deliver alerts");
                         said = true;
                     }
                     if failure.permanent {
-                        let lost = batch.len() - failure.delivered;
-                        self.sent.add(failure.delivered as u64);
-                        self.losses.closed.add(lost as u64);
-                        self.queue.done(batch.len());
-                        batch.clear();
+                        self.give_up(batch, failure.delivered);
                         return true;
                     }
                     failure.delivered
@@ -275,6 +273,15 @@ impl Worker {
             tracing::info!(sink = self.sink.name(), "alerts are delivered again");
         }
         true
+    }
+
+    /// Nobody reads there any more: the batch is lost. Later ones are tried, should the target be opened anew.
+    fn give_up(&mut self, batch: &mut Vec<Arc<Alert>>, delivered: usize) {
+        self.closed = true;
+        self.sent.add(delivered as u64);
+        self.losses.closed.add((batch.len() - delivered) as u64);
+        self.queue.done(batch.len());
+        batch.clear();
     }
 
     fn count(&self, error: &io::Error) {

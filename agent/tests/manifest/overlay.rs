@@ -36,9 +36,6 @@ use crate::{
     missing,
 };
 
-const CONTAINER_MNT_NS: u32 = 2;
-const HOST_MNT_NS: u32 = 1;
-
 /// A container's root file system: two layers and a writable one.
 struct Fixture {
     directory: tempfile::TempDir,
@@ -96,10 +93,11 @@ impl Fixture {
             },
             image: Some(image_from_oci_layout(&path("layout"), None).unwrap()),
             image_pending: false,
+            labels: Vec::new(),
         });
         let cache = DiskCache::open(&path("cache"), 1 << 20).unwrap();
         let store = ManifestStore::new(Some(cache), LayerLimits::default());
-        let config = Config { host_mnt_ns: HOST_MNT_NS, ..Config::default() };
+        let config = Config::default();
         let (service, answers) = VerdictService::start(config, store, Box::new(|| ())).unwrap();
         service.prepare(&container);
         Self { directory, container, service, answers, ticket: 0 }
@@ -201,7 +199,7 @@ fn exec(identity: FileIdentity, path: &str, tgid: u32) -> ExecFile {
         path: Bytes::copy_from_slice(path.as_bytes()),
         fs_path: Bytes::new(),
         tgid,
-        mnt_ns: CONTAINER_MNT_NS,
+        in_host_mount_namespace: false,
         boot_ns: now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64,
     }
 }
@@ -281,7 +279,7 @@ fn verdicts_in_a_real_overlay() {
     assert_eq!(fixture.verdict(file), (Verdict::Unlisted, Reason::UnknownDigest));
 
     let mut file = fixture.exec("/tmp/new");
-    file.mnt_ns = HOST_MNT_NS;
+    file.in_host_mount_namespace = true;
     assert_eq!(fixture.verdict(file), (Verdict::Host, Reason::HostMountNamespace));
 }
 
@@ -462,7 +460,7 @@ fn another_images_file_is_foreign_and_the_cache_serves_the_next_start() {
 
     let cache = DiskCache::open(&fixture.path("cache"), 1 << 20).unwrap();
     let store = ManifestStore::new(Some(cache), LayerLimits::default());
-    let config = Config { host_mnt_ns: HOST_MNT_NS, ..Config::default() };
+    let config = Config::default();
     let (service, _answers) = VerdictService::start(config, store, Box::new(|| ())).unwrap();
     fs::remove_dir_all(fixture.path("init/blobs")).unwrap();
     service.prepare(&other);

@@ -158,6 +158,11 @@ impl EventCode {
     }
 }
 
+/// Names of the system calls that share the generic event.
+pub fn generic_calls() -> impl Iterator<Item = &'static str> {
+    SYSCALLS.into_iter().filter(|call| !EVENTS.iter().any(|event| event.is_used() && event.name == *call))
+}
+
 impl fmt::Debug for EventCode {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}#{}", self.name(), self.number())

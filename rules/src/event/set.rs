@@ -1,6 +1,6 @@
 //! A set of event codes, held as a bit per number of the event table.
 
-use super::{EVENTS, EventCode};
+use super::{EVENTS, EventCode, Origin};
 
 const WORDS: usize = EVENTS.len().div_ceil(64);
 
@@ -11,6 +11,9 @@ pub struct EventSet([u64; WORDS]);
 impl EventSet {
     /// No event.
     pub const EMPTY: Self = Self([0; WORDS]);
+
+    /// The generic event's own name, which no rule can mean.
+    pub const GENERIC: &str = "syscall";
 
     /// Every event.
     pub fn all() -> Self {
@@ -26,7 +29,7 @@ impl EventSet {
     pub fn named(name: &str) -> Self {
         let mut set = Self::EMPTY;
         for (number, event) in EVENTS.iter().enumerate() {
-            if event.is_used() && event.name == name && name != GENERIC {
+            if event.is_used() && event.name == name && name != Self::GENERIC {
                 set.insert_number(number);
             }
         }
@@ -84,10 +87,14 @@ impl EventSet {
         (0..EVENTS.len()).filter(|number| self.contains_number(*number)).map(|number| EventCode(number as u16))
     }
 
-    /// The names in the set, each once, ordered.
+    /// The names in the set, each once, ordered; without those that are only of use inside of an engine.
     pub fn names(&self) -> Vec<&'static str> {
-        let mut names: Vec<_> =
-            self.iter().filter(|code| code.event().is_used()).map(|code| code.event().name).collect();
+        let shown = |code: &EventCode| {
+            let event = code.event();
+            let is_internal = matches!(event.origin, Origin::Meta | Origin::Iterator);
+            event.is_used() && (!is_internal || matches!(event.name, "asyncevent" | "drop"))
+        };
+        let mut names: Vec<_> = self.iter().filter(shown).map(|code| code.event().name).collect();
         names.sort_unstable();
         names.dedup();
         names
@@ -101,6 +108,3 @@ impl EventSet {
         self.0[number / 64] >> (number % 64) & 1 == 1
     }
 }
-
-/// The generic event's own name, which no rule can mean.
-const GENERIC: &str = "syscall";

@@ -9,6 +9,7 @@ mod parser;
 mod print;
 
 pub use ast::{Expr, Modifier, Op, Operand, Pos, Right, TransformArg};
+pub(crate) use escape::hex;
 pub use escape::{escape, unescape};
 pub use parser::{MAX_DEPTH, ParseError, parse, parse_operand_prefix};
 pub use print::{print, print_operand};

@@ -31,7 +31,7 @@ pub struct ParseError {
 /// # Errors
 /// The text is not in the language.
 pub fn parse(text: &[u8], max_depth: usize) -> Result<Arc<Expr>, ParseError> {
-    let mut parser = Parser { lexer: Lexer::new(text), depth: 0 };
+    let mut parser = Parser { lexer: Lexer::new(text), depth: 0, brackets: true };
     let expr = parser.condition(max_depth)?;
     parser.lexer.blanks();
     if parser.lexer.is_at_end() {
@@ -42,11 +42,12 @@ pub fn parse(text: &[u8], max_depth: usize) -> Result<Arc<Expr>, ParseError> {
 }
 
 /// Reads a field or a transformed value from the start of a text, as in output formats, and says how many bytes it took.
+/// Without `brackets`, a bracket after it is not its argument.
 ///
 /// # Errors
 /// The text does not start with one.
-pub fn parse_operand_prefix(text: &[u8]) -> Result<(Operand, usize), ParseError> {
-    let mut parser = Parser { lexer: Lexer::new(text), depth: 0 };
+pub fn parse_operand_prefix(text: &[u8], brackets: bool) -> Result<(Operand, usize), ParseError> {
+    let mut parser = Parser { lexer: Lexer::new(text), depth: 0, brackets };
     match parser.operand(false)? {
         Some(operand) => Ok((operand, parser.lexer.pos().index)),
         None => Err(parser.error("expected a field or a transformer".to_owned())),
@@ -57,6 +58,8 @@ struct Parser<'a> {
     lexer: Lexer<'a>,
     /// Nesting of transformers.
     depth: usize,
+    /// Whether the outermost operand can have an argument in brackets.
+    brackets: bool,
 }
 
 /// An expression in parentheses, or the whole condition, that is being read.
@@ -344,7 +347,7 @@ impl Parser<'_> {
 
     /// `[...]` right after a field or transformer.
     fn argument(&mut self) -> Result<Option<Vec<u8>>, ParseError> {
-        if !self.lexer.eat("[") {
+        if (self.depth == 0 && !self.brackets) || !self.lexer.eat("[") {
             return Ok(None);
         }
         let arg = match self.lexer.quoted() {

@@ -1,5 +1,289 @@
-//! Evaluation.
+//! Conditions put together: a graph of shared checks, and for every event the conditions that can match it.
+//!
+//! Equal checks and equal sub-expressions of all rules are one node each, evaluated at most once per event. What the
+//! event's name decides is decided when the graph is built.
 
-/// Memory of one evaluation.
+mod events;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use crate::catalogue::{Catalogue, FieldId};
+use crate::compile::{CompileError, Hint, compile_check, error};
+use crate::event::{EVENTS, EventCode};
+use crate::eval::{FieldKind, FieldSource, OperandSource, OwnedArg, Predicate, Test};
+use crate::facts::{Facts, Value};
+use crate::matches::Outcome;
+use crate::parse::{self, Expr, Op};
+
+pub use events::{EventsError, condition_events};
+
+/// Most checks that a condition may have when its macros are put in.
+pub(crate) const MAX_NODES: usize = 1_000_000;
+
+/// Deepest nesting of a condition when its macros are put in.
+pub(crate) const MAX_DEPTH: usize = 2 * parse::MAX_DEPTH;
+
+/// A node of the graph.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) struct NodeId(u32);
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+enum Node {
+    Const(bool),
+    Check(u32),
+    Not(NodeId),
+    And(Box<[NodeId]>),
+    Or(Box<[NodeId]>),
+}
+
+/// Checks and how they are combined.
 #[derive(Debug, Default)]
-pub(crate) struct Scratch {}
+pub(crate) struct Graph {
+    nodes: Vec<Node>,
+    /// What a node costs, to try cheap ones first.
+    costs: Vec<u32>,
+    known: HashMap<Node, NodeId>,
+    checks: Vec<Predicate>,
+    hints: Vec<Vec<Hint>>,
+    known_checks: HashMap<Vec<u8>, u32>,
+}
+
+/// Outcomes of the nodes for one event.
+#[derive(Debug, Default)]
+pub(crate) struct Scratch {
+    /// Per node: the evaluation it belongs to, times four, plus the outcome.
+    memo: Vec<u64>,
+    generation: u64,
+}
+
+impl Scratch {
+    /// Forgets all outcomes.
+    pub(crate) fn start(&mut self, graph: &Graph) {
+        self.generation += 1;
+        if self.memo.len() < graph.nodes.len() {
+            self.memo.resize(graph.nodes.len(), 0);
+        }
+    }
+}
+
+impl Graph {
+    /// Adds a condition without macros; `hints` gets what its checks are suspected of.
+    pub(crate) fn add(
+        &mut self,
+        expr: &Arc<Expr>,
+        catalogue: &Catalogue,
+        hints: &mut Vec<Hint>,
+    ) -> Result<NodeId, CompileError> {
+        match expr.as_ref() {
+            Expr::And(children, _) | Expr::Or(children, _) => {
+                let is_and = matches!(expr.as_ref(), Expr::And(..));
+                let children =
+                    children.iter().map(|child| self.add(child, catalogue, hints)).collect::<Result<Vec<_>, _>>()?;
+                Ok(self.combine(is_and, children))
+            }
+            Expr::Not(child, _) => {
+                let child = self.add(child, catalogue, hints)?;
+                Ok(self.negate(child))
+            }
+            Expr::Macro(name, pos) => Err(error(format!("undefined macro '{name}'"), *pos)),
+            Expr::Exists(..) | Expr::Check { .. } => self.check(expr, catalogue, hints),
+        }
+    }
+
+    /// The condition as it is for events called `code`: what the name decides is decided.
+    pub(crate) fn specialise(&mut self, root: NodeId, code: EventCode, done: &mut HashMap<NodeId, NodeId>) -> NodeId {
+        if let Some(known) = done.get(&root) {
+            return *known;
+        }
+        let result = match self.nodes[root.0 as usize].clone() {
+            Node::Const(_) => root,
+            Node::Check(check) => match decided_by_name(&self.checks[check as usize], code) {
+                Some(value) => self.constant(value),
+                None => root,
+            },
+            Node::Not(child) => {
+                let child = self.specialise(child, code, done);
+                self.negate(child)
+            }
+            Node::And(children) => {
+                let children = children.iter().map(|child| self.specialise(*child, code, done)).collect();
+                self.combine(true, children)
+            }
+            Node::Or(children) => {
+                let children = children.iter().map(|child| self.specialise(*child, code, done)).collect();
+                self.combine(false, children)
+            }
+        };
+        done.insert(root, result);
+        result
+    }
+
+    /// Which checks of the graph the name of an event decides, and how: events with equal answers share programs.
+    pub(crate) fn name_signature(&self, code: EventCode) -> Vec<bool> {
+        self.checks.iter().filter_map(|check| decided_by_name(check, code)).collect()
+    }
+
+    pub(crate) fn is_never(&self, node: NodeId) -> bool {
+        self.nodes[node.0 as usize] == Node::Const(false)
+    }
+
+    /// Evaluates a node; outcomes of this event are kept in `scratch`.
+    pub(crate) fn evaluate<F: Facts + ?Sized>(&self, node: NodeId, facts: &F, scratch: &mut Scratch) -> Outcome {
+        let at = node.0 as usize;
+        let memo = scratch.memo[at];
+        if memo >> 2 == scratch.generation {
+            return match memo & 3 {
+                0 => Outcome::False,
+                1 => Outcome::True,
+                _ => Outcome::Pending,
+            };
+        }
+        let outcome = match &self.nodes[at] {
+            Node::Const(value) => return if *value { Outcome::True } else { Outcome::False },
+            Node::Check(check) => self.checks[*check as usize].evaluate(facts),
+            Node::Not(child) => self.evaluate(*child, facts, scratch).negated(),
+            Node::And(children) => self.any(children, Outcome::False, facts, scratch),
+            Node::Or(children) => self.any(children, Outcome::True, facts, scratch),
+        };
+        scratch.memo[at] = scratch.generation << 2
+            | match outcome {
+                Outcome::False => 0,
+                Outcome::True => 1,
+                Outcome::Pending => 2,
+            };
+        outcome
+    }
+
+    /// Kleene's and, or: `decisive` decides, else pending, else the opposite.
+    fn any<F: Facts + ?Sized>(
+        &self,
+        children: &[NodeId],
+        decisive: Outcome,
+        facts: &F,
+        scratch: &mut Scratch,
+    ) -> Outcome {
+        let mut outcome = decisive.negated();
+        for child in children {
+            let got = self.evaluate(*child, facts, scratch);
+            if got == decisive {
+                return got;
+            }
+            if got == Outcome::Pending {
+                outcome = got;
+            }
+        }
+        outcome
+    }
+
+    fn check(&mut self, expr: &Expr, catalogue: &Catalogue, hints: &mut Vec<Hint>) -> Result<NodeId, CompileError> {
+        let key = check_key(expr);
+        let at = match self.known_checks.get(&key) {
+            Some(at) => *at,
+            None => {
+                let mut found = Vec::new();
+                let check = compile_check(expr, catalogue, &mut found)?;
+                let at = self.checks.len() as u32;
+                self.checks.push(check);
+                self.hints.push(found);
+                self.known_checks.insert(key, at);
+                at
+            }
+        };
+        let pos = expr.pos();
+        hints.extend(self.hints[at as usize].iter().map(|hint| Hint { pos, ..hint.clone() }));
+        Ok(self.intern(Node::Check(at)))
+    }
+
+    fn combine(&mut self, is_and: bool, children: Vec<NodeId>) -> NodeId {
+        let mut flat = Vec::with_capacity(children.len());
+        for child in children {
+            match (&self.nodes[child.0 as usize], is_and) {
+                (Node::Const(value), _) if *value == is_and => {}
+                (Node::Const(_), _) => return child,
+                (Node::And(inner), true) | (Node::Or(inner), false) => flat.extend(inner.iter().copied()),
+                _ => flat.push(child),
+            }
+        }
+        flat.sort_by_key(|child| (self.costs[child.0 as usize], *child));
+        flat.dedup();
+        match flat.as_slice() {
+            [] => self.constant(is_and),
+            [only] => *only,
+            _ if is_and => self.intern(Node::And(flat.into())),
+            _ => self.intern(Node::Or(flat.into())),
+        }
+    }
+
+    fn negate(&mut self, child: NodeId) -> NodeId {
+        match self.nodes[child.0 as usize] {
+            Node::Not(inner) => inner,
+            Node::Const(value) => self.constant(!value),
+            _ => self.intern(Node::Not(child)),
+        }
+    }
+
+    fn constant(&mut self, value: bool) -> NodeId {
+        self.intern(Node::Const(value))
+    }
+
+    fn intern(&mut self, node: Node) -> NodeId {
+        if let Some(known) = self.known.get(&node) {
+            return *known;
+        }
+        let cost = match &node {
+            Node::Const(_) => 0,
+            Node::Check(check) => self.checks[*check as usize].cost(),
+            Node::Not(child) => self.costs[child.0 as usize],
+            Node::And(children) | Node::Or(children) => {
+                children.iter().fold(1, |sum, child| self.costs[child.0 as usize].saturating_add(sum))
+            }
+        };
+        let id = NodeId(self.nodes.len() as u32);
+        self.nodes.push(node.clone());
+        self.costs.push(cost);
+        self.known.insert(node, id);
+        id
+    }
+}
+
+impl Outcome {
+    /// The outcome of `not`.
+    #[must_use]
+    pub const fn negated(self) -> Self {
+        match self {
+            Self::True => Self::False,
+            Self::False => Self::True,
+            Self::Pending => Self::Pending,
+        }
+    }
+}
+
+/// Equal for checks that are the same: the canonical print, `==` as `=`.
+fn check_key(expr: &Expr) -> Vec<u8> {
+    match expr {
+        Expr::Check { left, op: Op::EqEq, modifier, right, pos } => parse::print(&Expr::Check {
+            left: left.clone(),
+            op: Op::Eq,
+            modifier: *modifier,
+            right: right.clone(),
+            pos: *pos,
+        }),
+        _ => parse::print(expr),
+    }
+}
+
+/// The outcome of a check that only asks for the name of the event.
+fn decided_by_name(check: &Predicate, code: EventCode) -> Option<bool> {
+    let OperandSource::Field(FieldSource { id, arg: OwnedArg::None, kind: FieldKind::Scalar }) = &check.left else {
+        return None;
+    };
+    let known = *id == FieldId::EVT_TYPE || (*id == FieldId::SYSCALL_TYPE && code.is_syscall());
+    if !known || code.is_generic() || !EVENTS[usize::from(code.number())].is_used() {
+        return None;
+    }
+    match &check.test {
+        Test::Operand(..) => None,
+        test => Some(test.holds(Value::Text(code.name().as_bytes()))),
+    }
+}

@@ -21,8 +21,6 @@ pub struct Options {
     pub namespace: Option<String>,
     /// Serve the CRI as well.
     pub cri: bool,
-    /// Forget layer blobs once they are unpacked (`discard_unpacked_layers`; part of the CRI plugin's configuration).
-    pub discard_unpacked_layers: bool,
 }
 
 /// A running containerd; dropping it ends its containers and itself and removes all that it wrote.
@@ -139,6 +137,15 @@ impl Containerd {
     /// containerd refuses it.
     pub fn import(&self, archive: impl AsRef<Path>) -> Result<()> {
         command::stdout(self.ctr().args(["images", "import"]).arg(archive.as_ref()))?;
+        Ok(())
+    }
+
+    /// Removes a blob, e.g. a layer, as a node that discards unpacked layers does.
+    ///
+    /// # Errors
+    /// containerd does not have it.
+    pub fn forget(&self, digest: &str) -> Result<()> {
+        command::stdout(self.ctr().args(["content", "delete", digest]))?;
         Ok(())
     }
 
@@ -302,7 +309,7 @@ impl Drop for Container<'_> {
 }
 
 fn configuration(root: &Path, options: &Options) -> String {
-    let disabled = if options.cri || options.discard_unpacked_layers { "" } else { "\"io.containerd.grpc.v1.cri\"" };
+    let disabled = if options.cri { "" } else { "\"io.containerd.grpc.v1.cri\"" };
     // oom_score 0 and restrict_oom_score_adj: lowering a score needs CAP_SYS_RESOURCE, which not every root has.
     format!(
         r#"version = 2
@@ -322,10 +329,7 @@ restrict_oom_score_adj = true
 [plugins."io.containerd.grpc.v1.cri".cni]
 bin_dir = "{root}/cni/bin"
 conf_dir = "{root}/cni/net.d"
-[plugins."io.containerd.grpc.v1.cri".containerd]
-discard_unpacked_layers = {discard}
 "#,
         root = root.display(),
-        discard = options.discard_unpacked_layers,
     )
 }

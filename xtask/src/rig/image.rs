@@ -471,7 +471,7 @@ impl Image {
         let index = json!({
             "schemaVersion": 2, "mediaType": "application/vnd.oci.image.index.v1+json", "manifests": [top],
         });
-        Ok(Blobs { index: serde_json::to_vec(&index)?, blobs, written })
+        Ok(Blobs { index: serde_json::to_vec(&index)?, stored: blobs, written })
     }
 
     fn build_manifest(
@@ -544,7 +544,7 @@ pub struct Written {
 
 struct Blobs {
     index: Vec<u8>,
-    blobs: BTreeMap<String, Vec<u8>>,
+    stored: BTreeMap<String, Vec<u8>>,
     written: Written,
 }
 
@@ -554,7 +554,7 @@ impl Blobs {
             ("oci-layout".to_owned(), br#"{"imageLayoutVersion":"1.0.0"}"#.as_slice()),
             ("index.json".to_owned(), self.index.as_slice()),
         ];
-        let blobs = self.blobs.iter().map(|(hex, bytes)| (format!("blobs/sha256/{hex}"), bytes.as_slice()));
+        let blobs = self.stored.iter().map(|(hex, bytes)| (format!("blobs/sha256/{hex}"), bytes.as_slice()));
         fixed.into_iter().chain(blobs)
     }
 }
@@ -584,7 +584,8 @@ pub fn sha256(bytes: &[u8]) -> String {
 }
 
 fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    let digit = |nibble: u8| char::from(b"0123456789abcdef"[usize::from(nibble)]);
+    bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect()
 }
 
 /// Image paths are stored without the leading slash.

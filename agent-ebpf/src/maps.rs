@@ -1,0 +1,111 @@
+//! The maps that programs share with the agent, and the scratch buffers of each hook family.
+//!
+//! A record is put together in a scratch buffer, because its length is known only at its end. Each
+//! family has its own: hooks of one family cannot interrupt each other (they run in task context
+//! with preemption off), hooks of two families may.
+
+use agent_common::{
+    CallTable, CgroupRecord, ConnectRecord, ExecRecord, ExitRecord, ForkRecord, KernelPolicy, Loss, OpenRecord,
+    WANTED_CALLS, limits,
+};
+use aya_ebpf::{
+    btf_maps,
+    macros::{btf_map, map},
+    maps::{Array, LruHashMap, PerCpuArray, RingBuf},
+};
+
+/// Records on their way to the agent; the agent sets the size.
+#[map]
+pub static EVENTS: RingBuf = RingBuf::with_byte_size(8 << 20, 0);
+
+/// The policy in force: the inner map is replaced as a whole.
+#[btf_map]
+pub static POLICY: btf_maps::ArrayOfMaps<btf_maps::Array<KernelPolicy, 1>, 1> = btf_maps::ArrayOfMaps::new();
+
+/// `WakeState` of the consumer, written by the agent.
+#[map]
+pub static WAKE: Array<u32> = Array::with_max_entries(1, 0);
+
+/// The agent's own process.
+#[map]
+pub static AGENT: Array<Process> = Array::with_max_entries(1, 0);
+
+/// Running record number of each CPU.
+#[map]
+pub static SEQUENCE: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
+
+/// Counters by `Loss`.
+#[map]
+pub static LOST: PerCpuArray<u64> = PerCpuArray::with_max_entries(Loss::SLOTS, 0);
+
+/// A process for ever: `tgid` and its leader's start.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct Process {
+    pub start_ns: u64,
+    pub tgid: u64,
+}
+
+/// What an `io_uring` request asked for, by the request's address, until it completes. The least recently
+/// used is forgotten (and counted when it is missed), never refused.
+#[map]
+pub static PENDING: LruHashMap<u64, Pending> = LruHashMap::with_max_entries(512, 0);
+
+/// A name or a socket address.
+#[repr(C)]
+pub struct Pending {
+    pub length: u64,
+    pub bytes: [u8; limits::PATH_MAX],
+}
+
+/// Where a `Pending` is put together.
+#[map]
+pub static PENDING_SCRATCH: PerCpuArray<Pending> = PerCpuArray::with_max_entries(1, 0);
+
+/// Calls that concern any event, by number; set by the loader, frozen.
+#[unsafe(no_mangle)]
+pub static CALLS: CallTable = [0; WANTED_CALLS];
+
+/// A buffer for one record: fixed part, then sections.
+#[repr(C)]
+pub struct Scratch<R, const SIZE: usize> {
+    /// Taken by a hook that was interrupted on this CPU.
+    pub busy: u64,
+    /// Bytes of sections so far. In memory, not in a register: the verifier then forgets its value, and sees every
+    /// round of a loop and every way out of it as the same.
+    pub length: u64,
+    pub record: R,
+    pub sections: [u8; SIZE],
+}
+
+/// Room for `$room` bytes of sections, plus one write of at most `$write` at their end.
+macro_rules! scratch {
+    ($( $(#[$doc:meta])* $map:ident: $record:ty, room $room:expr, write $write:expr; )*) => {
+        $(
+            $(#[$doc])*
+            #[map]
+            pub static $map: Array<Scratch<$record, { $room + $write }>> = Array::with_max_entries(1, 0);
+        )*
+    };
+}
+
+// The agent sets the number of entries: one per possible CPU. (A per-CPU map holds at most 32 KiB per element.)
+scratch! {
+    EXEC: ExecRecord, room EXEC_ROOM, write limits::ARGV_MAX;
+    OPEN: OpenRecord, room OPEN_ROOM, write limits::PATH_MAX;
+    CONNECT: ConnectRecord, room SMALL_ROOM, write NAME;
+    CGROUP: CgroupRecord, room CGROUP_ROOM, write limits::PATH_MAX;
+    FORK: ForkRecord, room 0, write 8;
+    EXIT: ExitRecord, room 0, write 8;
+    /// For opens and connects by `io_uring`: their hooks can run while a system call's exit is traced.
+    IO_URING_OPEN: OpenRecord, room OPEN_ROOM, write limits::PATH_MAX;
+    IO_URING_CONNECT: ConnectRecord, room SMALL_ROOM, write NAME;
+}
+
+const NAME: usize = limits::NAME_SIZE;
+/// filename, interp, path, path beneath, cwd, argv, envp
+pub const EXEC_ROOM: usize = 64 << 10;
+/// name, path, path beneath, directory
+pub const OPEN_ROOM: usize = 32 << 10;
+pub const CGROUP_ROOM: usize = 8 << 10;
+pub const SMALL_ROOM: usize = 256;

@@ -1,0 +1,266 @@
+//! Reading kernel objects. A field is named by a fact of `agent-common`; the loader writes its
+//! offset into the instruction, so the verifier sees constants and a pointer stays typed.
+//!
+//! Two ways to read: [`Typed`] follows BTF pointers by plain checked loads (a fault reads zero);
+//! [`Raw`] copies by helper, for kernels without `bpf_rdonly_cast` (before 6.2) and for computed addresses.
+
+use core::arch::asm;
+
+use agent_common::{Immediate, fact, immediate};
+use aya_ebpf::helpers::generated::{bpf_get_current_task_btf, bpf_probe_read_kernel};
+
+/// A pointer to a kernel structure.
+pub trait Object: Copy {
+    /// The structure at an address of unknown type.
+    unsafe fn at<const TYPE_ID: u32>(address: *const u8) -> Self;
+    /// From a typed pointer.
+    fn from_typed(object: Typed) -> Self;
+    /// Its address, for comparing and for helpers.
+    fn address(self) -> *const u8;
+    /// The structure embedded at an offset (or, unsafely, `Self` moved on by it).
+    unsafe fn embedded<const OFFSET: u32>(self) -> Self;
+    unsafe fn u64<const OFFSET: u32>(self) -> u64;
+    unsafe fn u32<const OFFSET: u32>(self) -> u32;
+    unsafe fn u16<const OFFSET: u32>(self) -> u16;
+    unsafe fn u8<const OFFSET: u32>(self) -> u8;
+    /// An 8-byte load at a constant number of bytes past a member.
+    unsafe fn u64_past<const OFFSET: u32, const BYTES: i32>(self) -> u64;
+    /// The structure that a pointer member points to.
+    unsafe fn object<const OFFSET: u32>(self) -> Self;
+
+    #[inline(always)]
+    fn is_null(self) -> bool {
+        self.address().is_null()
+    }
+
+    #[inline(always)]
+    fn is(self, other: Self) -> bool {
+        self.address() == other.address()
+    }
+}
+
+/// The value of a fact.
+#[inline(always)]
+pub fn value<const FACT: u32>() -> u64 {
+    let value: u64;
+    // SAFETY: moves a constant; the loader replaces it.
+    unsafe {
+        asm!("{0} = {imm}", out(reg) value, imm = const immediate(Immediate::Value, FACT), options(pure, nomem, nostack));
+    }
+    value
+}
+
+/// Whether the kernel has a fact. The verifier sees a constant and skips what depends on a missing one.
+#[inline(always)]
+pub fn have<const FACT: u32>() -> bool {
+    let value: u64;
+    // SAFETY: moves a constant; the loader replaces it.
+    unsafe {
+        asm!("{0} = {imm}", out(reg) value, imm = const immediate(Immediate::Have, FACT), options(pure, nomem, nostack));
+    }
+    value != 0
+}
+
+/// The loader turns a call of this helper number into one of the kfunc (see `agent/src/sensor/relocate.rs`).
+macro_rules! rdonly_cast_call {
+    () => {
+        "call 0x7f000001"
+    };
+}
+
+/// A BTF-typed pointer that the verifier lets programs load through.
+#[derive(Clone, Copy)]
+pub struct Typed(*const u8);
+
+impl Typed {
+    /// The current task.
+    #[inline(always)]
+    pub unsafe fn current() -> Self {
+        // SAFETY: no arguments.
+        Self(unsafe { bpf_get_current_task_btf() } as *const u8)
+    }
+
+    /// A tracepoint argument that is a pointer to a structure.
+    #[inline(always)]
+    pub const fn argument(pointer: *const u8) -> Self {
+        Self(pointer)
+    }
+
+    /// As [`Object::object`], from an array of pointers.
+    #[inline(always)]
+    pub unsafe fn object_past<const OFFSET: u32, const BYTES: i32>(self) -> Self {
+        // SAFETY: as above.
+        Self(unsafe { self.u64_past::<OFFSET, BYTES>() } as *const u8)
+    }
+}
+
+macro_rules! typed_load {
+    ($name:ident, $type:ty, $text:literal) => {
+        #[inline(always)]
+        unsafe fn $name<const OFFSET: u32>(self) -> $type {
+            let value: u64;
+            // SAFETY: a load that the verifier checks; a fault reads zero.
+            unsafe {
+                asm!("{0} += {offset}", $text, inlateout(reg) self.0 => value,
+                    offset = const immediate(Immediate::Value, OFFSET), options(nostack));
+            }
+            value as $type
+        }
+    };
+}
+
+impl Object for Typed {
+    #[inline(always)]
+    unsafe fn at<const TYPE_ID: u32>(address: *const u8) -> Self {
+        let typed: *const u8;
+        // SAFETY: bpf_rdonly_cast(address, type id) changes nothing but the verifier's view.
+        unsafe {
+            asm!("r2 = {id}", rdonly_cast_call!(), id = const immediate(Immediate::Value, TYPE_ID),
+                inlateout("r1") address => _, lateout("r0") typed, out("r2") _, lateout("r3") _, lateout("r4") _,
+                lateout("r5") _);
+        }
+        Self(typed)
+    }
+
+    #[inline(always)]
+    fn from_typed(object: Typed) -> Self {
+        object
+    }
+
+    #[inline(always)]
+    fn address(self) -> *const u8 {
+        self.0
+    }
+
+    #[inline(always)]
+    unsafe fn embedded<const OFFSET: u32>(self) -> Self {
+        let moved: *const u8;
+        // SAFETY: adds a constant.
+        unsafe {
+            asm!("{0} += {offset}", inlateout(reg) self.0 => moved,
+                offset = const immediate(Immediate::Value, OFFSET), options(nostack));
+        }
+        Self(moved)
+    }
+
+    typed_load!(u64, u64, "{0} = *(u64 *)({0} + 0)");
+    typed_load!(u32, u32, "{0} = *(u32 *)({0} + 0)");
+    typed_load!(u16, u16, "{0} = *(u16 *)({0} + 0)");
+    typed_load!(u8, u8, "{0} = *(u8 *)({0} + 0)");
+
+    #[inline(always)]
+    unsafe fn u64_past<const OFFSET: u32, const BYTES: i32>(self) -> u64 {
+        let value: u64;
+        // SAFETY: a checked load.
+        unsafe {
+            asm!("{0} += {offset}", "{0} = *(u64 *)({0} + {bytes})", inlateout(reg) self.0 => value,
+                offset = const immediate(Immediate::Value, OFFSET), bytes = const BYTES, options(nostack));
+        }
+        value
+    }
+
+    #[inline(always)]
+    unsafe fn object<const OFFSET: u32>(self) -> Self {
+        // SAFETY: as u64.
+        Self(unsafe { self.u64::<OFFSET>() } as *const u8)
+    }
+}
+
+/// An address that is read by helper.
+#[derive(Clone, Copy)]
+pub struct Raw(*const u8);
+
+impl Raw {
+    /// Copies a plain value; zero where the address is bad.
+    #[inline(always)]
+    pub unsafe fn read<T: Copy + Default>(address: *const u8) -> T {
+        let mut value = T::default();
+        // SAFETY: the helper checks the address.
+        unsafe { bpf_probe_read_kernel((&raw mut value).cast(), size_of::<T>() as u32, address.cast()) };
+        value
+    }
+
+    /// Moves on by a computed number of bytes.
+    #[inline(always)]
+    pub fn past(self, bytes: u64) -> Self {
+        Self(self.0.wrapping_add(bytes as usize))
+    }
+
+    /// The pointer at a member of a typed object, without its type.
+    #[inline(always)]
+    pub unsafe fn from_member<const OFFSET: u32, K: Object>(of: K) -> Self {
+        // SAFETY: reads by helper.
+        Self(unsafe { Self::read::<u64>(of.embedded::<OFFSET>().address()) } as *const u8)
+    }
+}
+
+impl From<u64> for Raw {
+    #[inline(always)]
+    fn from(address: u64) -> Self {
+        Self(address as *const u8)
+    }
+}
+
+impl Object for Raw {
+    #[inline(always)]
+    unsafe fn at<const TYPE_ID: u32>(address: *const u8) -> Self {
+        Self(address)
+    }
+
+    #[inline(always)]
+    fn from_typed(object: Typed) -> Self {
+        Self(object.0)
+    }
+
+    #[inline(always)]
+    fn address(self) -> *const u8 {
+        self.0
+    }
+
+    #[inline(always)]
+    unsafe fn embedded<const OFFSET: u32>(self) -> Self {
+        self.past(value::<OFFSET>())
+    }
+
+    #[inline(always)]
+    unsafe fn u64<const OFFSET: u32>(self) -> u64 {
+        // SAFETY: reads by helper.
+        unsafe { Self::read(self.embedded::<OFFSET>().0) }
+    }
+
+    #[inline(always)]
+    unsafe fn u32<const OFFSET: u32>(self) -> u32 {
+        // SAFETY: reads by helper.
+        unsafe { Self::read(self.embedded::<OFFSET>().0) }
+    }
+
+    #[inline(always)]
+    unsafe fn u16<const OFFSET: u32>(self) -> u16 {
+        // SAFETY: reads by helper.
+        unsafe { Self::read(self.embedded::<OFFSET>().0) }
+    }
+
+    #[inline(always)]
+    unsafe fn u8<const OFFSET: u32>(self) -> u8 {
+        // SAFETY: reads by helper.
+        unsafe { Self::read(self.embedded::<OFFSET>().0) }
+    }
+
+    #[inline(always)]
+    unsafe fn u64_past<const OFFSET: u32, const BYTES: i32>(self) -> u64 {
+        // SAFETY: reads by helper.
+        unsafe { Self::read(self.embedded::<OFFSET>().past(BYTES as u64).0) }
+    }
+
+    #[inline(always)]
+    unsafe fn object<const OFFSET: u32>(self) -> Self {
+        // SAFETY: reads by helper.
+        Self(unsafe { self.u64::<OFFSET>() } as *const u8)
+    }
+}
+
+/// Whether [`Typed::at`] works on this kernel.
+#[inline(always)]
+pub fn typed_loads() -> bool {
+    have::<{ fact::TYPED_LOADS }>()
+}

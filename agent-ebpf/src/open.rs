@@ -1,0 +1,237 @@
+//! Opens at the system call's exit: the descriptor leads to the open file, so that what is reported is
+//! what was opened, whatever the caller's memory says now.
+
+use agent_common::{EventType, KernelPolicy, Loss, OpenFlags, OpenRecord, PathFlags, PathRecord, PolicyFlags, fact, limits};
+use aya_ebpf::helpers::generated::{bpf_probe_read_user, bpf_probe_read_user_str};
+
+use crate::{
+    file,
+    maps::{self, OPEN_ROOM},
+    object::{Object, Raw, Typed, typed_loads},
+    output::{self, Sections, Urgency, lost},
+    path::{self, Place},
+    syscall::Call,
+    task,
+};
+
+/// `include/linux/fs.h`
+const FMODE_WRITE: u32 = 2;
+const FMODE_READ: u32 = 1;
+const FMODE_CREATED: u32 = 0x10_0000;
+/// `include/uapi/asm-generic/fcntl.h`, the same on x86 and arm64.
+const O_CREAT: u32 = 0o100;
+const O_EXCL: u32 = 0o200;
+const O_TRUNC: u32 = 0o1000;
+const O_CLOEXEC: u32 = 0o2_000_000;
+/// Flags that do not stay with the open file.
+const AS_ASKED: u32 = O_CREAT | O_EXCL | O_TRUNC | O_CLOEXEC;
+const AT_FDCWD: i32 = -100;
+
+/// What the caller asked for.
+#[derive(Clone, Copy)]
+pub struct Request {
+    pub dirfd: i32,
+    /// Address of the name; 0 = none (a handle).
+    pub name: u64,
+    pub flags: u32,
+    pub mode: u32,
+}
+
+/// At the exit of an open of any kind.
+#[inline(always)]
+pub unsafe fn on_exit(event: EventType, call: Call, result: i64, current: Typed) {
+    let Some(policy) = output::wanted(event) else { return };
+    if result < 0 && policy.flags & PolicyFlags::OPEN_FAILED == 0 {
+        return;
+    }
+    // SAFETY: reads the current task's call and files.
+    unsafe {
+        let file = if result < 0 { core::ptr::null() } else { descriptor(current, result as u64) };
+        if typed_loads() {
+            report::<Typed>(event, call, result, current, policy, Typed::at::<{ fact::ID_FILE }>(file));
+        } else {
+            report::<Raw>(event, call, result, current, policy, Raw::at::<{ fact::ID_FILE }>(file));
+        }
+    }
+}
+
+#[inline(always)]
+unsafe fn report<K: Object>(
+    event: EventType,
+    call: Call,
+    result: i64,
+    current: Typed,
+    policy: &KernelPolicy,
+    file: K,
+) {
+    // SAFETY: reads an open file and the current task.
+    unsafe {
+        if !file.is_null() && !mode_wanted(policy, file.u32::<{ fact::FILE_MODE }>()) {
+            return;
+        }
+        let Some(scratch) = output::take(&maps::OPEN) else { return };
+        let request = request(event, call);
+        let sections = Sections::new(scratch);
+        let record = &mut scratch.record;
+        output::begin(&mut record.header, event, policy);
+        task::fill(&mut record.task, current);
+        record.name_length = user_name(sections, request.name);
+        // An absolute name starts at the root, a handle at nothing.
+        let relative = record.name_length != 0 && *scratch.sections.as_ptr() != b'/';
+        fill::<K>(record, sections, &request, result, file, relative, current);
+        output::send::<_, _, OPEN_ROOM>(scratch, Urgency::Soon);
+    }
+}
+
+/// Fills in everything behind the name.
+#[inline(always)]
+pub unsafe fn fill<K: Object>(
+    record: &mut OpenRecord,
+    sections: Sections,
+    request: &Request,
+    result: i64,
+    file: K,
+    relative: bool,
+    current: Typed,
+) {
+    record.result = result;
+    record.mode = request.mode;
+    record.dirfd = request.dirfd;
+    record.flags = request.flags;
+    record.bits = 0;
+    record.reserved = 0;
+    record.path = PathRecord::default();
+    record.directory = PathRecord::default();
+    // SAFETY: reads an open file and the current task.
+    unsafe {
+        let directory = if relative { directory::<K>(current, request.dirfd) } else { None };
+        if !file.is_null() {
+            record.bits |= OpenFlags::HAS_FILE;
+            record.flags = file.u32::<{ fact::FILE_FLAGS }>() | request.flags & AS_ASKED;
+            if file.u32::<{ fact::FILE_MODE }>() & FMODE_CREATED != 0 {
+                record.bits |= OpenFlags::CREATED;
+            }
+            file::fill(&mut record.file, file.object::<{ fact::FILE_INODE }>(), current);
+            let place =
+                Place::new(file.object::<{ fact::FILE_PATH_DENTRY }>(), file.object::<{ fact::FILE_PATH_MNT }>());
+            path::write::<K, OPEN_ROOM>(&mut record.path, sections, place, directory, true);
+        } else if result >= 0 {
+            lost(Loss::FileGone);
+        }
+        if let Some(directory) = directory
+            && record.path.flags & PathFlags::LANDMARK == 0
+        {
+            record.bits |= OpenFlags::DIRECTORY;
+            path::write::<K, OPEN_ROOM>(&mut record.directory, sections, directory, None, false);
+        }
+    }
+}
+
+/// Whether the policy wants an open of this `f_mode`. `O_RDWR` is both, `O_PATH` and such count as reading.
+#[inline(always)]
+pub fn mode_wanted(policy: &KernelPolicy, mode: u32) -> bool {
+    let mut wanted = 0;
+    if mode & FMODE_WRITE != 0 {
+        wanted |= PolicyFlags::OPEN_WRITE;
+    }
+    if mode & FMODE_READ != 0 || mode & FMODE_WRITE == 0 {
+        wanted |= PolicyFlags::OPEN_READ;
+    }
+    policy.flags & wanted != 0
+}
+
+/// The open file of a descriptor of the current task; null if there is none (any more).
+#[inline(always)]
+pub unsafe fn descriptor(current: Typed, fd: u64) -> *const u8 {
+    // SAFETY: the table lives as long as the RCU section that programs run in; its size bounds the index.
+    unsafe {
+        let table = current.object::<{ fact::TASK_FILES }>().object::<{ fact::FILES_FDT }>();
+        if fd >= u64::from(table.u32::<{ fact::FDTABLE_MAX_FDS }>()) {
+            return core::ptr::null();
+        }
+        let files = table.u64::<{ fact::FDTABLE_FD }>() as *const u8;
+        Raw::read::<u64>(files.wrapping_add(fd as usize * 8)) as *const u8
+    }
+}
+
+/// Where a relative name starts.
+#[inline(always)]
+unsafe fn directory<K: Object>(current: Typed, dirfd: i32) -> Option<Place<K>> {
+    // SAFETY: reads the current task's file system facts and descriptors.
+    unsafe {
+        if dirfd == AT_FDCWD {
+            let fs = current.object::<{ fact::TASK_FS }>();
+            let fs = K::from_typed(fs);
+            return Some(Place::new(fs.object::<{ fact::FS_PWD_DENTRY }>(), fs.object::<{ fact::FS_PWD_MNT }>()));
+        }
+        if dirfd < 0 {
+            return None;
+        }
+        let file = K::at::<{ fact::ID_FILE }>(descriptor(current, dirfd as u64));
+        if file.is_null() {
+            return None;
+        }
+        Some(Place::new(file.object::<{ fact::FILE_PATH_DENTRY }>(), file.object::<{ fact::FILE_PATH_MNT }>()))
+    }
+}
+
+/// The arguments of a call of the open family.
+#[inline(always)]
+unsafe fn request(event: EventType, call: Call) -> Request {
+    // SAFETY: reads saved registers and, for openat2, user memory.
+    unsafe {
+        match event {
+            EventType::Open => Request {
+                dirfd: AT_FDCWD,
+                name: call.argument0(),
+                flags: call.argument1() as u32,
+                mode: call.argument2() as u32,
+            },
+            EventType::Creat => Request {
+                dirfd: AT_FDCWD,
+                name: call.argument0(),
+                flags: O_CREAT | O_TRUNC | 1,
+                mode: call.argument1() as u32,
+            },
+            EventType::Openat => Request {
+                dirfd: call.argument0() as i32,
+                name: call.argument1(),
+                flags: call.argument2() as u32,
+                mode: call.argument3() as u32,
+            },
+            EventType::Openat2 => {
+                // struct open_how: u64 flags, u64 mode, u64 resolve (include/uapi/linux/openat2.h)
+                let mut how = [0u64; 2];
+                if bpf_probe_read_user((&raw mut how).cast(), 16, call.argument2() as *const _) != 0 {
+                    lost(Loss::NameUnreadable);
+                }
+                Request {
+                    dirfd: call.argument0() as i32,
+                    name: call.argument1(),
+                    flags: how[0] as u32,
+                    mode: how[1] as u32,
+                }
+            }
+            _ => Request { dirfd: call.argument0() as i32, name: 0, flags: call.argument2() as u32, mode: 0 },
+        }
+    }
+}
+
+/// Copies the name as asked for, without its NUL.
+#[inline(always)]
+unsafe fn user_name(sections: Sections, address: u64) -> u32 {
+    if address == 0 {
+        return 0;
+    }
+    // SAFETY: the helper checks the address; `end` guarantees the room.
+    let written = unsafe {
+        bpf_probe_read_user_str(sections.end::<OPEN_ROOM>().cast(), limits::PATH_MAX as u32, address as *const _)
+    };
+    if written <= 0 {
+        lost(Loss::NameUnreadable);
+        return 0;
+    }
+    let length = (written as usize - 1) & (limits::PATH_MAX - 1);
+    sections.add(length);
+    length as u32
+}

@@ -1,0 +1,185 @@
+//! The way of a record out: scratch buffer, header, sequence number, ring, wake-up, and the count
+//! of what got lost on it. Knows nothing of what records hold.
+
+use core::arch::asm;
+
+use agent_common::{EventType, Header, KernelPolicy, Loss, RECORD_VERSION, WakeState};
+use aya_ebpf::{
+    helpers::generated::{
+        bpf_get_smp_processor_id, bpf_ktime_get_boot_ns, bpf_ringbuf_discard, bpf_ringbuf_output, bpf_ringbuf_reserve,
+    },
+    maps::Array,
+};
+
+use crate::maps::{self, Scratch};
+
+const NO_WAKEUP: u64 = 1;
+const FORCE_WAKEUP: u64 = 2;
+
+/// Whether a record should reach the agent at once or may wait for others.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Urgency {
+    Now,
+    Soon,
+}
+
+/// Counts a loss.
+#[inline(always)]
+pub fn lost(reason: Loss) {
+    if let Some(counter) = maps::LOST.get_ptr_mut(reason as u32) {
+        // SAFETY: this CPU's slot, though an interrupting hook may count at the same time.
+        unsafe { fetch_add(counter, 1) };
+    }
+}
+
+/// The policy in force, if it lets `event` through.
+#[inline(always)]
+pub fn wanted(event: EventType) -> Option<&'static KernelPolicy> {
+    let Some(policy) = maps::POLICY.get_value(0, &0) else {
+        lost(Loss::NoState);
+        return None;
+    };
+    if policy.events & event.bit() == 0 { None } else { Some(policy) }
+}
+
+/// This CPU's scratch buffer of a family, marked as taken.
+#[inline(always)]
+pub unsafe fn take<R, const SIZE: usize>(
+    map: &'static Array<Scratch<R, SIZE>>,
+) -> Option<&'static mut Scratch<R, SIZE>> {
+    // SAFETY: no arguments.
+    let cpu = unsafe { bpf_get_smp_processor_id() };
+    let Some(scratch) = map.get_ptr_mut(cpu) else {
+        lost(Loss::NoState);
+        return None;
+    };
+    // SAFETY: the element belongs to this CPU and family; `busy` refuses a second user.
+    let scratch = unsafe { &mut *scratch };
+    if scratch.busy != 0 {
+        lost(Loss::ScratchBusy);
+        return None;
+    }
+    scratch.busy = 1;
+    Some(scratch)
+}
+
+/// Fills in the header.
+#[inline(always)]
+pub unsafe fn begin(header: &mut Header, event: EventType, policy: &KernelPolicy) {
+    let mut sequence = 0;
+    if let Some(counter) = maps::SEQUENCE.get_ptr_mut(0) {
+        // SAFETY: this CPU's slot; atomic because a hook of another family may interrupt.
+        sequence = unsafe { fetch_add(counter, 1) } + 1;
+    }
+    *header = Header {
+        version: RECORD_VERSION,
+        event: event.code(),
+        length: 0,
+        // SAFETY: no arguments.
+        cpu: unsafe { bpf_get_smp_processor_id() },
+        generation: policy.generation,
+        sequence,
+        // SAFETY: no arguments.
+        boot_ns: unsafe { bpf_ktime_get_boot_ns() },
+    };
+}
+
+/// Sends the record with its sections, and gives the buffer back. `ROOM` as in [`Sections::end`].
+#[inline(always)]
+pub unsafe fn send<R, const SIZE: usize, const ROOM: usize>(scratch: &mut Scratch<R, SIZE>, urgency: Urgency) {
+    // SAFETY: a field of the buffer.
+    let sections = unsafe { (&raw const scratch.length).read_volatile() } as usize & (ROOM - 1);
+    let length = size_of::<R>() + sections;
+    let record = &raw mut scratch.record;
+    // SAFETY: every record starts with its header.
+    unsafe { (*record.cast::<Header>()).length = length as u32 };
+    // SAFETY: record and sections lie side by side (repr(C), sizes are multiples of 8).
+    let result = unsafe {
+        bpf_ringbuf_output((&raw const maps::EVENTS).cast_mut().cast(), record.cast(), length as u64, NO_WAKEUP)
+    };
+    scratch.busy = 0;
+    if result == 0 {
+        wake(urgency);
+    } else {
+        lost(Loss::RingFull);
+    }
+}
+
+/// Wakes the consumer if it waits for this.
+///
+/// The record is committed by a full barrier before the state is read, and the consumer publishes its
+/// state before it looks at the ring a last time: one of the two sees the other.
+#[inline(always)]
+fn wake(urgency: Urgency) {
+    let Some(state) = maps::WAKE.get_ptr_mut(0) else { return };
+    // SAFETY: a word that the agent writes as a whole.
+    let now = unsafe { state.read_volatile() };
+    if now == WakeState::AWAKE || (now == WakeState::GATHERING && urgency == Urgency::Soon) {
+        return;
+    }
+    // SAFETY: as above; two CPUs that both wake it do no harm.
+    unsafe { state.write_volatile(WakeState::AWAKE) };
+    // A discarded record of no content is the only way to ring the bell without adding to the ring.
+    // SAFETY: a reserved record is always discarded.
+    unsafe {
+        let bell = bpf_ringbuf_reserve((&raw const maps::EVENTS).cast_mut().cast(), 8, 0);
+        if !bell.is_null() {
+            bpf_ringbuf_discard(bell, FORCE_WAKEUP);
+        }
+    }
+}
+
+/// A growing run of sections behind a record.
+#[derive(Clone, Copy)]
+pub struct Sections {
+    start: *mut u8,
+    length: *mut u64,
+}
+
+impl Sections {
+    #[inline(always)]
+    pub fn new<R, const SIZE: usize>(scratch: &mut Scratch<R, SIZE>) -> Self {
+        scratch.length = 0;
+        Self { start: scratch.sections.as_mut_ptr(), length: &raw mut scratch.length }
+    }
+
+    /// Where the next write goes. `ROOM` is a power of two and the buffer holds `ROOM` plus the longest write.
+    #[inline(always)]
+    pub fn end<const ROOM: usize>(self) -> *mut u8 {
+        // VERIFIER: the mask bounds the offset; the length cannot exceed it, as every section is bounded.
+        self.start.wrapping_add(self.length() & (ROOM - 1))
+    }
+
+    #[inline(always)]
+    pub fn add(self, bytes: usize) {
+        // SAFETY: a field of the buffer.
+        unsafe { self.length.write_volatile((self.length() + bytes) as u64) };
+    }
+
+    #[inline(always)]
+    pub fn length(self) -> usize {
+        // SAFETY: a field of the buffer.
+        unsafe { self.length.read_volatile() as usize }
+    }
+}
+
+/// Hides a value's history from the compiler, so that it cannot drop a bound that the verifier needs.
+#[inline(always)]
+pub fn opaque(value: usize) -> usize {
+    let mut value = value;
+    // An empty text would share its place in the line table with the next, which the kernel refuses.
+    // SAFETY: moves a register to itself.
+    unsafe { asm!("{0} = {0}", inout(reg) value, options(pure, nomem, nostack)) };
+    value
+}
+
+/// Adds atomically and gives the value from before. (The compiler's BPF target offers no atomics; kernels since 5.12 do.)
+#[inline(always)]
+unsafe fn fetch_add(counter: *mut u64, add: u64) -> u64 {
+    let before: u64;
+    // SAFETY: the caller gives a map value.
+    unsafe {
+        asm!("{0} = atomic_fetch_add((u64 *)({1} + 0), {0})", inlateout(reg) add => before, in(reg) counter, options(nostack));
+    }
+    before
+}

@@ -1,0 +1,158 @@
+//! Paths from dentries and mounts, up to the root of the mount namespace whatever root or chroot the
+//! task has. Names are written innermost first; user space turns them round.
+
+use agent_common::{Loss, PathFlags, PathRecord, fact, limits};
+use aya_ebpf::helpers::generated::bpf_probe_read_kernel_str;
+
+use crate::{
+    object::{Object, value},
+    output::{Sections, lost},
+};
+
+/// Most steps of one walk: names and mounts crossed.
+const STEPS: usize = 96;
+
+/// A place in the tree: dentry and mount.
+#[derive(Clone, Copy)]
+pub struct Place<K> {
+    pub dentry: K,
+    /// `struct mount`, not the `vfsmount` inside it.
+    pub mount: K,
+}
+
+impl<K: Object> Place<K> {
+    /// From a `struct path`'s members.
+    #[inline(always)]
+    pub unsafe fn new(dentry: K, vfsmount: K) -> Self {
+        let mount = vfsmount.address().wrapping_sub(value::<{ fact::MOUNT_MNT }>() as usize);
+        // SAFETY: every vfsmount lies inside a mount (fs/mount.h, real_mount).
+        Self { dentry, mount: unsafe { K::at::<{ fact::ID_MOUNT }>(mount) } }
+    }
+}
+
+/// Writes the path of `place`, and notes where `landmark` lies on it. With `beneath`, also what lies beneath the mount.
+///
+/// VERIFIER: what the loops find goes to memory at once (`record` is in a map), so that their rounds and ways
+/// out differ in nothing that the verifier tracks.
+#[inline(always)]
+pub unsafe fn write<K: Object, const ROOM: usize>(
+    record: &mut PathRecord,
+    sections: Sections,
+    place: Place<K>,
+    landmark: Option<Place<K>>,
+    beneath: bool,
+) {
+    let start = sections.length();
+    *record = PathRecord { flags: PathFlags::TRUNCATED, within: u16::MAX, ..PathRecord::default() };
+    // SAFETY: reads dentries and mounts.
+    unsafe {
+        let mut dentry = place.dentry;
+        let mut mount = place.mount;
+        let own_root = mount.object::<{ fact::MOUNT_ROOT }>();
+        let mut root = own_root;
+        for _ in 0..STEPS {
+            if let Some(landmark) = landmark
+                && dentry.is(landmark.dentry)
+                && mount.is(landmark.mount)
+            {
+                set(&raw mut record.landmark, (sections.length() - start) as u16);
+                set_flag(record, PathFlags::LANDMARK);
+            }
+            if dentry.is(root) {
+                if (&raw const record.within).read_volatile() == u16::MAX {
+                    set(&raw mut record.within, (sections.length() - start) as u16);
+                }
+                let parent = mount.object::<{ fact::MOUNT_PARENT }>();
+                if parent.is(mount) {
+                    clear_flag(record, PathFlags::TRUNCATED);
+                    break;
+                }
+                dentry = mount.object::<{ fact::MOUNT_MOUNTPOINT }>();
+                mount = parent;
+                root = mount.object::<{ fact::MOUNT_ROOT }>();
+                continue;
+            }
+            let parent = dentry.object::<{ fact::DENTRY_PARENT }>();
+            if parent.is(dentry) {
+                name::<K, ROOM>(sections, dentry);
+                clear_flag(record, PathFlags::TRUNCATED);
+                set_flag(record, PathFlags::ROOTLESS);
+                break;
+            }
+            if sections.length() - start > limits::PATH_MAX || !name::<K, ROOM>(sections, dentry) {
+                break;
+            }
+            dentry = parent;
+        }
+        let length = (sections.length() - start) as u16;
+        set(&raw mut record.length, length);
+        let flags = (&raw const record.flags).read_volatile();
+        if flags & PathFlags::TRUNCATED != 0 {
+            lost(Loss::PathTruncated);
+        }
+
+        if beneath && flags & PathFlags::ROOTLESS == 0 {
+            let mut dentry = own_root;
+            let mut parent = dentry.object::<{ fact::DENTRY_PARENT }>();
+            if parent.is(dentry) {
+                return;
+            }
+            let start = sections.length();
+            set_flag(record, PathFlags::PARTIAL | PathFlags::BENEATH_TRUNCATED);
+            for _ in 0..STEPS {
+                if parent.is(dentry) {
+                    clear_flag(record, PathFlags::BENEATH_TRUNCATED);
+                    break;
+                }
+                if sections.length() - start > limits::PATH_MAX || !name::<K, ROOM>(sections, dentry) {
+                    break;
+                }
+                dentry = parent;
+                parent = dentry.object::<{ fact::DENTRY_PARENT }>();
+            }
+            set(&raw mut record.beneath, (sections.length() - start) as u16);
+            if (&raw const record.flags).read_volatile() & PathFlags::BENEATH_TRUNCATED != 0 {
+                lost(Loss::PathTruncated);
+            }
+        }
+    }
+}
+
+/// Stores at once, whatever the compiler would like to keep in a register.
+#[inline(always)]
+unsafe fn set(field: *mut u16, value: u16) {
+    // SAFETY: a field of a record in a map.
+    unsafe { field.write_volatile(value) };
+}
+
+#[inline(always)]
+unsafe fn set_flag(record: &mut PathRecord, flag: u16) {
+    let flags = &raw mut record.flags;
+    // SAFETY: as above.
+    unsafe { set(flags, flags.read_volatile() | flag) };
+}
+
+#[inline(always)]
+unsafe fn clear_flag(record: &mut PathRecord, flag: u16) {
+    let flags = &raw mut record.flags;
+    // SAFETY: as above.
+    unsafe { set(flags, flags.read_volatile() & !flag) };
+}
+
+/// Writes a dentry's name with its NUL.
+#[inline(always)]
+unsafe fn name<K: Object, const ROOM: usize>(sections: Sections, dentry: K) -> bool {
+    // SAFETY: the helper stops at the NUL or at the end of the room, which `end` guarantees.
+    let written = unsafe {
+        bpf_probe_read_kernel_str(
+            sections.end::<ROOM>().cast(),
+            limits::NAME_SIZE as u32,
+            dentry.object::<{ fact::DENTRY_NAME }>().address().cast(),
+        )
+    };
+    if written <= 0 {
+        return false;
+    }
+    sections.add((written as usize) & (2 * limits::NAME_SIZE - 1));
+    true
+}

@@ -1,0 +1,102 @@
+//! System calls: registers, numbering, and the way from a call's exit to the module of its event.
+
+use agent_common::{EventGroup, EventType, SOCKETCALL_CODE, WANTED_CALLS, fact};
+use aya_ebpf::{helpers::generated::bpf_task_pt_regs, programs::BtfTracePointContext};
+
+use crate::{
+    connect, maps,
+    object::{Object, Typed, have},
+    open, task,
+};
+
+/// `TS_COMPAT` (`arch/x86/include/asm/thread_info.h`): in a call by `int 0x80` or its kind.
+const TS_COMPAT: u32 = 2;
+
+/// The call that a task is in.
+#[derive(Clone, Copy)]
+pub struct Call {
+    regs: Typed,
+    /// By the 32-bit numbering.
+    pub compat: bool,
+}
+
+macro_rules! argument {
+    ($name:ident, $native:ident, $compat:ident) => {
+        #[inline(always)]
+        pub unsafe fn $name(self) -> u64 {
+            // SAFETY: reads saved registers.
+            unsafe {
+                if have::<{ fact::COMPAT }>() && self.compat {
+                    self.regs.u64::<{ fact::$compat }>() & 0xffff_ffff
+                } else {
+                    self.regs.u64::<{ fact::$native }>()
+                }
+            }
+        }
+    };
+}
+
+impl Call {
+    argument!(argument0, REGS_ARG0, COMPAT_ARG0);
+    argument!(argument1, REGS_ARG1, COMPAT_ARG1);
+    argument!(argument2, REGS_ARG2, COMPAT_ARG2);
+    argument!(argument3, REGS_ARG3, COMPAT_ARG3);
+}
+
+/// `(regs, result)`: every call of the machine comes by, so the first lines decide what it costs.
+#[inline(always)]
+pub unsafe fn on_exit(ctx: &BtfTracePointContext) {
+    let regs = Typed::argument(ctx.arg(0));
+    // SAFETY: the arguments are those of the tracepoint.
+    unsafe {
+        let number = regs.u64::<{ fact::REGS_NR }>() as usize;
+        if number >= WANTED_CALLS {
+            return;
+        }
+        let codes = (&raw const maps::CALLS).cast::<u16>().add(number).read_volatile();
+        if codes == 0 {
+            return;
+        }
+        let current = Typed::current();
+        let compat = is_compat(current);
+        let code = if compat { codes >> 8 } else { codes & 0xff };
+        let call = Call { regs, compat };
+        let event = if code == u16::from(SOCKETCALL_CODE) { Some(EventType::Connect) } else { EventType::from_code(code) };
+        let Some(event) = event else { return };
+        if task::is_agent(current) {
+            return;
+        }
+        let result: i64 = ctx.arg(1);
+        match event.group() {
+            EventGroup::Open => open::on_exit(event, call, result, current),
+            EventGroup::Connect => connect::on_exit(call, code == u16::from(SOCKETCALL_CODE), result, current),
+            _ => {}
+        }
+    }
+}
+
+/// The current task's call, if it is of `otherwise`'s group; else (kernel threads and the like) `otherwise`.
+#[inline(always)]
+pub unsafe fn current_call(otherwise: EventType) -> EventType {
+    // SAFETY: reads saved registers of the current task.
+    unsafe {
+        let current = Typed::current();
+        let regs = Typed::argument(bpf_task_pt_regs(current.address().cast_mut().cast()) as *const u8);
+        let number = regs.u64::<{ fact::REGS_NR }>() as usize;
+        if number >= WANTED_CALLS {
+            return otherwise;
+        }
+        let codes = (&raw const maps::CALLS).cast::<u16>().add(number).read_volatile();
+        let code = if is_compat(current) { codes >> 8 } else { codes & 0xff };
+        match EventType::from_code(code) {
+            Some(event) if event.group() as u8 == otherwise.group() as u8 => event,
+            _ => otherwise,
+        }
+    }
+}
+
+#[inline(always)]
+unsafe fn is_compat(task: Typed) -> bool {
+    // SAFETY: reads a task.
+    have::<{ fact::COMPAT }>() && unsafe { task.u32::<{ fact::TASK_THREAD_STATUS }>() } & TS_COMPAT != 0
+}

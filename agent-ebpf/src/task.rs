@@ -1,0 +1,159 @@
+//! Facts of the current task, and which task is the agent's own.
+
+use agent_common::{TaskRecord, fact};
+
+use crate::{
+    maps::{self, Process},
+    object::{Object, Raw, Typed, value},
+};
+
+/// `enum pid_type` (`include/linux/pid_types.h`) times the size of a pointer.
+const PIDTYPE_TGID: i32 = 8;
+const PIDTYPE_PGID: i32 = 16;
+const PIDTYPE_SID: i32 = 24;
+
+/// Stores the calling process as the agent.
+#[inline(always)]
+pub unsafe fn identify_agent() {
+    // SAFETY: reads the current task.
+    let process = unsafe { process(Typed::current()) };
+    if let Some(agent) = maps::AGENT.get_ptr_mut(0) {
+        // SAFETY: the only element; nothing else runs yet.
+        unsafe { *agent = process };
+    }
+}
+
+#[inline(always)]
+unsafe fn process(task: Typed) -> Process {
+    // SAFETY: reads a task.
+    unsafe {
+        Process {
+            tgid: u64::from(task.u32::<{ fact::TASK_TGID }>()),
+            start_ns: task.object::<{ fact::TASK_GROUP_LEADER }>().u64::<{ fact::TASK_START_BOOTTIME }>(),
+        }
+    }
+}
+
+/// Whether a task belongs to the agent's own process.
+#[inline(always)]
+pub unsafe fn is_agent(task: Typed) -> bool {
+    let Some(agent) = maps::AGENT.get(0) else { return false };
+    // SAFETY: reads a task.
+    let tgid = unsafe { task.u32::<{ fact::TASK_TGID }>() };
+    // SAFETY: as above; the start is read only where the id matches.
+    u64::from(tgid) == agent.tgid && unsafe { process(task) }.start_ns == agent.start_ns
+}
+
+/// Fills in the facts of a task.
+#[inline(always)]
+pub unsafe fn fill(record: &mut TaskRecord, task: Typed) {
+    // SAFETY: typed loads from a task and what it points to.
+    unsafe {
+        let leader = task.object::<{ fact::TASK_GROUP_LEADER }>();
+        record.start_ns = leader.u64::<{ fact::TASK_START_BOOTTIME }>();
+        record.tgid = task.u32::<{ fact::TASK_TGID }>();
+        record.tid = task.u32::<{ fact::TASK_PID }>();
+        let parent = task.object::<{ fact::TASK_REAL_PARENT }>();
+        record.parent_tgid = parent.u32::<{ fact::TASK_TGID }>();
+        record.parent_start_ns =
+            parent.object::<{ fact::TASK_GROUP_LEADER }>().u64::<{ fact::TASK_START_BOOTTIME }>();
+
+        let signal = task.object::<{ fact::TASK_SIGNAL }>();
+        let session = signal.object_past::<{ fact::SIGNAL_PIDS }, PIDTYPE_SID>();
+        let group = signal.object_past::<{ fact::SIGNAL_PIDS }, PIDTYPE_PGID>();
+        record.sid = session.u32::<{ fact::PID_NUMBERS }>();
+        record.pgid = group.u32::<{ fact::PID_NUMBERS }>();
+        own_namespace(record, task, signal, group);
+
+        let tty = signal.object::<{ fact::SIGNAL_TTY }>();
+        record.tty = 0;
+        if !tty.is_null() {
+            let driver = tty.object::<{ fact::TTY_DRIVER }>();
+            record.tty = driver.u32::<{ fact::TTY_DRIVER_MAJOR }>() << 20
+                | (driver.u32::<{ fact::TTY_DRIVER_MINOR_START }>().wrapping_add(tty.u32::<{ fact::TTY_INDEX }>()));
+        }
+        record.loginuid = u32::MAX;
+        if crate::object::have::<{ fact::TASK_LOGINUID }>() {
+            record.loginuid = task.u32::<{ fact::TASK_LOGINUID }>();
+        }
+
+        let cred = task.object::<{ fact::TASK_CRED }>();
+        record.uid = cred.u32::<{ fact::CRED_UID }>();
+        record.euid = cred.u32::<{ fact::CRED_EUID }>();
+        record.gid = cred.u32::<{ fact::CRED_GID }>();
+        record.egid = cred.u32::<{ fact::CRED_EGID }>();
+        record.cap_inheritable = cred.u64::<{ fact::CRED_CAP_INHERITABLE }>();
+        record.cap_permitted = cred.u64::<{ fact::CRED_CAP_PERMITTED }>();
+        record.cap_effective = cred.u64::<{ fact::CRED_CAP_EFFECTIVE }>();
+
+        record.cgroup_id = cgroup_id(task);
+        record.mnt_ns = task
+            .object::<{ fact::TASK_NSPROXY }>()
+            .object::<{ fact::NSPROXY_MNT_NS }>()
+            .u32::<{ fact::MNT_NAMESPACE_INUM }>();
+        let comm = (&raw mut record.comm).cast::<u64>();
+        comm.write_unaligned(task.u64::<{ fact::TASK_COMM }>());
+        comm.add(1).write_unaligned(task.u64_past::<{ fact::TASK_COMM }, 8>());
+    }
+}
+
+/// Id of a task's cgroup v2 directory.
+#[inline(always)]
+pub unsafe fn cgroup_id(task: Typed) -> u64 {
+    // SAFETY: typed loads.
+    unsafe {
+        task.object::<{ fact::TASK_CGROUPS }>()
+            .object::<{ fact::CSS_SET_DFL_CGRP }>()
+            .object::<{ fact::CGROUP_KN }>()
+            .u64::<{ fact::KERNFS_NODE_ID }>()
+    }
+}
+
+/// Ids in the task's own pid namespace.
+#[inline(always)]
+unsafe fn own_namespace(record: &mut TaskRecord, task: Typed, signal: Typed, group: Typed) {
+    // SAFETY: typed loads, and reads by helper where the level is not a constant.
+    unsafe {
+        let pid = task.object::<{ fact::TASK_THREAD_PID }>();
+        let level = pid.u32::<{ fact::PID_LEVEL }>();
+        if level == 0 {
+            record.vtid = record.tid;
+            record.vtgid = record.tgid;
+            record.vpgid = record.pgid;
+            record.pid_ns = pid
+                .embedded::<{ fact::PID_NUMBERS }>()
+                .object::<{ fact::UPID_NS }>()
+                .u32::<{ fact::PID_NAMESPACE_INUM }>();
+            return;
+        }
+        // VERIFIER: a variable offset is not allowed on a typed pointer.
+        let bytes = u64::from(level) * value::<{ fact::UPID_SIZE }>();
+        let upid = Raw::from_member::<{ fact::TASK_THREAD_PID }, _>(task).embedded::<{ fact::PID_NUMBERS }>().past(bytes);
+        record.vtid = Raw::read(upid.address());
+        record.pid_ns = upid.object::<{ fact::UPID_NS }>().u32::<{ fact::PID_NAMESPACE_INUM }>();
+        let leader = Raw::read::<u64>(signal.embedded::<{ fact::SIGNAL_PIDS }>().address().wrapping_add(PIDTYPE_TGID as usize));
+        record.vtgid = Raw::read(Raw::from(leader).embedded::<{ fact::PID_NUMBERS }>().past(bytes).address());
+        record.vpgid = 0;
+        // The group of a process that entered the namespace may lie outside of it, with fewer levels.
+        if group.u32::<{ fact::PID_LEVEL }>() >= level {
+            let group = Raw::read::<u64>(signal.embedded::<{ fact::SIGNAL_PIDS }>().address().wrapping_add(PIDTYPE_PGID as usize));
+            record.vpgid = Raw::read(Raw::from(group).embedded::<{ fact::PID_NUMBERS }>().past(bytes).address());
+        }
+    }
+}
+
+/// Thread id of another task in its own pid namespace.
+#[inline(always)]
+pub unsafe fn own_tid(task: Typed) -> u32 {
+    // SAFETY: as above.
+    unsafe {
+        let pid = task.object::<{ fact::TASK_THREAD_PID }>();
+        let level = pid.u32::<{ fact::PID_LEVEL }>();
+        if level == 0 {
+            return task.u32::<{ fact::TASK_PID }>();
+        }
+        let bytes = u64::from(level) * value::<{ fact::UPID_SIZE }>();
+        let pid = Raw::from_member::<{ fact::TASK_THREAD_PID }, _>(task);
+        Raw::read(pid.embedded::<{ fact::PID_NUMBERS }>().past(bytes).address())
+    }
+}

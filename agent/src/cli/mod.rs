@@ -1,0 +1,177 @@
+//! The command line: what `purser` takes, and how it answers. Commands are checked here and carried out elsewhere.
+//!
+//! Every error ends as one line `purser: error: ...` with what to do about it, and exit code 1 (2 for a wrong
+//! command line).
+
+mod generate;
+mod manifest;
+mod rules;
+mod run;
+mod summary;
+
+use std::{
+    fmt, io,
+    io::{IsTerminal as _, Write as _},
+    process::ExitCode,
+};
+
+use clap::{Parser, Subcommand};
+use tracing_subscriber::EnvFilter;
+
+pub use self::{
+    rules::{RuleFile, read as read_rules},
+    run::{Run, RunArgs},
+    summary::Summary,
+};
+use crate::config::{Config, LogLevel};
+
+/// The whole command line.
+#[derive(Debug, Parser)]
+#[command(
+    name = "purser",
+    version,
+    about = "Kubernetes runtime detection against the expected manifest of each image",
+    long_about = "Purser traces programs, files and connections per container with eBPF, matches them against Falco \
+                  rules, and tells for every program that starts in a container whether its image contains it.",
+    propagate_version = true,
+    subcommand_required = true,
+    arg_required_else_help = true
+)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Watch this machine and print alerts (needs root).
+    Run(Box<RunArgs>),
+    /// Check, list and describe rules.
+    #[command(subcommand)]
+    Rules(rules::RulesCommand),
+    /// Build and show the expected manifest of an image.
+    #[command(subcommand)]
+    Manifest(manifest::ManifestCommand),
+    /// Print a completion script for a shell.
+    Completions {
+        /// The shell.
+        shell: clap_complete::Shell,
+    },
+    /// Print the manual page (troff), or write the pages of all commands to a directory.
+    Man {
+        /// The directory for one page per command.
+        #[arg(long, value_name = "DIR")]
+        dir: Option<std::path::PathBuf>,
+    },
+}
+
+/// Parses the command line and carries it out; `run` is the agent.
+pub fn main(run: Run) -> ExitCode {
+    let cli = Cli::parse();
+    let result = match cli.command {
+        Command::Run(args) => run::execute(&args, run),
+        Command::Rules(command) => rules::execute(&command),
+        Command::Manifest(command) => manifest::execute(&command),
+        Command::Completions { shell } => generate::completions(shell),
+        Command::Man { dir } => generate::man(dir.as_deref()),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            say(format_args!("purser: error: {}", explain(&error)));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Starts the agent's own log, on standard error. A second call changes nothing.
+pub fn log(level: LogLevel) {
+    let (own, others) = match level {
+        LogLevel::Error => ("error", "error"),
+        LogLevel::Warning => ("warn", "warn"),
+        LogLevel::Info => ("info", "warn"),
+        LogLevel::Debug => ("debug", "info"),
+        LogLevel::Trace => ("trace", "debug"),
+    };
+    let started = tracing_subscriber::fmt()
+        .with_env_filter(EnvFilter::new(format!("{others},purser={own}")))
+        .with_writer(io::stderr)
+        .with_ansi(io::stderr().is_terminal())
+        .with_target(false)
+        .try_init();
+    // Only a test starts it twice.
+    drop(started);
+}
+
+/// The configuration of the file at `path` (or of the default place).
+pub fn load(path: Option<&std::path::Path>) -> anyhow::Result<Config> {
+    Ok(Config::load(path)?)
+}
+
+/// A line on standard error. When nobody reads there, there is nobody to tell.
+fn say(line: impl fmt::Display) {
+    let _ = writeln!(io::stderr(), "{line}");
+}
+
+/// Writes to standard output; a reader that has left (`| head`) is no error.
+fn print(text: &[u8]) -> anyhow::Result<()> {
+    match io::stdout().write_all(text).and_then(|()| io::stdout().flush()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error.into()),
+        _ => Ok(()),
+    }
+}
+
+/// The error and its causes on one line. Most errors say their cause themselves: it is not said twice.
+fn explain(error: &anyhow::Error) -> String {
+    let mut text = String::new();
+    for cause in error.chain().map(ToString::to_string) {
+        if text.is_empty() {
+            text = cause;
+        } else if !text.contains(&cause) {
+            text = format!("{text}: {cause}");
+        }
+    }
+    one_line(&text)
+}
+
+/// Foreign text in an error (a file's name, a parser's snippet) must not break the line.
+fn one_line(text: &str) -> String {
+    text.trim_end()
+        .chars()
+        .map(|c| match c {
+            '\n' | '\t' => ' ',
+            c if c.is_control() => '\u{fffd}',
+            c => c,
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_cause_is_said_once() {
+        use anyhow::Context as _;
+        let cause = || io::Error::other("no room");
+        let plain = Err::<(), _>(cause()).context("cannot write").expect_err("an error");
+        assert_eq!(explain(&plain), "cannot write: no room");
+        let path = "/a".into();
+        let own = anyhow::Error::from(crate::config::ConfigError::Read { path, source: cause() });
+        assert_eq!(explain(&own), "cannot read the configuration /a: no room");
+    }
+
+    #[test]
+    fn errors_stay_on_one_line() {
+        assert_eq!(one_line("a\nb\u{1b}[2Jc\t\n"), "a b\u{fffd}[2Jc");
+    }
+}

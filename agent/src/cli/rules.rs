@@ -1,0 +1,132 @@
+//! `purser rules`: checks and lists rules without a kernel or root.
+
+use std::{fmt::Write as _, path::PathBuf};
+
+use anyhow::{Context as _, bail};
+use clap::{Args, Subcommand};
+use purser_rules::{Catalogue, LoadOptions, RuleSet, Source};
+
+use super::{load, one_line, print};
+use crate::config;
+
+/// What to do with rules.
+#[derive(Debug, Subcommand)]
+pub enum RulesCommand {
+    /// Load rules and say what is wrong with them; exit code 1 if they cannot be used.
+    Check(Files),
+    /// List the rules: enabled or not, priority, name.
+    List(Files),
+    /// List the fields that rules can use.
+    Fields {
+        /// Only fields whose name begins so, such as `proc.`
+        prefix: Option<String>,
+        /// As JSON objects, one a line
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+/// Which rules.
+#[derive(Debug, Args)]
+pub struct Files {
+    /// Rule files, or directories of them [default: those of the configuration, else the embedded ones]
+    #[arg(value_name = "FILE|DIR")]
+    paths: Vec<PathBuf>,
+    /// The configuration: which rules it selects, and what it appends to their output
+    #[arg(long, short, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// As JSON objects, one a line
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) fn execute(command: &RulesCommand) -> anyhow::Result<()> {
+    match command {
+        RulesCommand::Check(files) => check(files),
+        RulesCommand::List(files) => list(files),
+        RulesCommand::Fields { prefix, json } => fields(prefix.as_deref().unwrap_or_default(), *json),
+    }
+}
+
+/// Name and content of a rule file.
+pub type RuleFile = (String, Vec<u8>);
+
+/// The text of the rule files at `paths`, directories opened up; without paths, of the embedded rules.
+pub fn read(paths: &[PathBuf]) -> anyhow::Result<Vec<RuleFile>> {
+    if paths.is_empty() {
+        return Ok(vec![("purser.yaml (embedded)".to_owned(), purser_rules::DEFAULT_RULES.as_bytes().to_vec())]);
+    }
+    let read = |path: PathBuf| {
+        let text = std::fs::read(&path).with_context(|| format!("cannot read the rules {}", path.display()))?;
+        Ok((path.to_string_lossy().into_owned(), text))
+    };
+    config::rule_paths(paths)?.into_iter().map(read).collect()
+}
+
+fn check(files: &Files) -> anyhow::Result<()> {
+    let (texts, options) = files.open()?;
+    let (diagnostics, rules, failed) = match RuleSet::load(&sources(&texts), &options) {
+        Ok((set, diagnostics)) => (diagnostics, set.rules().len(), false),
+        Err(error) => (error.diagnostics, 0, true),
+    };
+    let mut out = String::new();
+    for diagnostic in &diagnostics {
+        if files.json {
+            writeln!(out, "{}", serde_json::to_string(diagnostic)?)?;
+        } else {
+            writeln!(out, "{diagnostic}")?;
+        }
+    }
+    if !failed && !files.json {
+        writeln!(out, "ok: {rules} rules in {} files, {} warnings", texts.len(), diagnostics.len())?;
+    }
+    print(out.as_bytes())?;
+    if failed {
+        bail!("the rules cannot be used: correct the error above");
+    }
+    Ok(())
+}
+
+fn list(files: &Files) -> anyhow::Result<()> {
+    let (texts, options) = files.open()?;
+    let (set, _) = RuleSet::load(&sources(&texts), &options)?;
+    let catalogue = options.catalogue.as_deref().unwrap_or_else(|| Catalogue::builtin());
+    let mut out = String::new();
+    for rule in set.rules() {
+        if files.json {
+            writeln!(out, "{}", rule.describe(catalogue))?;
+        } else {
+            let state = if rule.enabled { "enabled " } else { "disabled" };
+            writeln!(out, "{state}  {:<13}  {}", rule.priority.name(), one_line(&rule.name))?;
+        }
+    }
+    print(out.as_bytes())
+}
+
+fn fields(prefix: &str, json: bool) -> anyhow::Result<()> {
+    let mut out = String::new();
+    for field in Catalogue::builtin().fields().iter().filter(|field| field.name.starts_with(prefix)) {
+        if json {
+            let (name, kind, doc) = (&field.name, field.ty.name(), &field.doc);
+            writeln!(out, "{}", serde_json::json!({"name": name, "type": kind, "doc": doc}))?;
+        } else {
+            writeln!(out, "{:<36}  {:<12}  {}", field.name, field.ty.name(), field.doc)?;
+        }
+    }
+    if out.is_empty() {
+        bail!("no field begins with `{prefix}`; `purser rules fields` lists them all");
+    }
+    print(out.as_bytes())
+}
+
+impl Files {
+    fn open(&self) -> anyhow::Result<(Vec<RuleFile>, LoadOptions)> {
+        let config = load(self.config.as_deref())?;
+        let paths = if self.paths.is_empty() { &config.rules_files } else { &self.paths };
+        Ok((read(paths)?, config.load_options()))
+    }
+}
+
+fn sources(texts: &[RuleFile]) -> Vec<Source<'_>> {
+    texts.iter().map(|(name, text)| Source { name, text }).collect()
+}

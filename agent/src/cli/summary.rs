@@ -1,0 +1,179 @@
+//! What a run has counted, as JSON for scripts and as text for people.
+
+use std::{
+    collections::BTreeMap,
+    fmt, fs,
+    io::{self, Write as _},
+    path::Path,
+};
+
+use serde::Serialize;
+
+use crate::metrics::{EVENTS, Family, LOST, Metrics, RULE_MATCHES, VERDICTS};
+
+/// The sum of a run.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Default)]
+pub struct Summary {
+    /// Events by type, those that did not occur as 0.
+    pub events: BTreeMap<String, u64>,
+    /// Losses by stage and reason, those that did not occur as 0.
+    pub lost: BTreeMap<String, BTreeMap<String, u64>>,
+    /// Alerts by rule, only rules that raised one.
+    pub alerts: BTreeMap<String, u64>,
+    /// Verdicts, those that were not given as 0.
+    pub verdicts: BTreeMap<String, u64>,
+    /// The sensor's tier.
+    pub tier: String,
+    /// The attached hooks.
+    pub hooks: Vec<String>,
+    /// How many rules were enabled.
+    pub rules: usize,
+}
+
+impl Summary {
+    /// Reads the numbers out of the metrics.
+    pub fn of(metrics: &Metrics, tier: impl Into<String>, hooks: Vec<String>, rules: usize) -> Self {
+        let mut lost: BTreeMap<String, BTreeMap<String, u64>> = BTreeMap::new();
+        for (labels, count) in metrics.read(LOST) {
+            if let [stage, reason] = labels.as_slice() {
+                *lost.entry(stage.clone()).or_default().entry(reason.clone()).or_default() += count;
+            }
+        }
+        let mut alerts = by_first_label(metrics, RULE_MATCHES);
+        alerts.retain(|_, count| *count > 0);
+        Self {
+            events: by_first_label(metrics, EVENTS),
+            lost,
+            alerts,
+            verdicts: by_first_label(metrics, VERDICTS),
+            tier: tier.into(),
+            hooks,
+            rules,
+        }
+    }
+
+    /// Writes it as JSON: a reader sees the old file or the whole new one.
+    pub fn write(&self, path: &Path) -> io::Result<()> {
+        let directory = Self::directory(path);
+        let name = path.file_name().ok_or_else(|| io::Error::other("not the name of a file"))?;
+        let mut temporary = name.to_owned();
+        temporary.push(format!(".{}.tmp", std::process::id()));
+        let temporary = directory.join(temporary);
+        let written = self.write_new(&temporary).and_then(|()| fs::rename(&temporary, path));
+        if written.is_err() {
+            // Best effort: the error that is reported is the one above.
+            let _ = fs::remove_file(&temporary);
+        }
+        written
+    }
+
+    /// The directory a summary at `path` is written in.
+    pub(super) fn directory(path: &Path) -> &Path {
+        path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
+    }
+
+    fn write_new(&self, path: &Path) -> io::Result<()> {
+        let mut file = fs::File::create(path)?;
+        serde_json::to_writer_pretty(&mut file, self)?;
+        file.write_all(b"\n")?;
+        file.sync_all()
+    }
+}
+
+impl fmt::Display for Summary {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "purser: tier {}, {} hooks, {} rules", self.tier, self.hooks.len(), self.rules)?;
+        line(f, "events", self.events.iter().map(|(name, count)| (name.clone(), *count)))?;
+        let lost = self.lost.iter().flat_map(|(stage, reasons)| {
+            reasons.iter().map(move |(reason, count)| (format!("{stage}/{reason}"), *count))
+        });
+        line(f, "lost", lost)?;
+        line(f, "verdicts", self.verdicts.iter().map(|(name, count)| (name.clone(), *count)))?;
+        let total: u64 = self.alerts.values().sum();
+        write!(f, "  {:<9} {total}", "alerts")?;
+        for (rule, count) in &self.alerts {
+            // A rule's name is foreign text.
+            write!(f, "\n    {count:>7}  {}", super::one_line(rule))?;
+        }
+        Ok(())
+    }
+}
+
+/// The total, and what it is made of.
+fn line(f: &mut fmt::Formatter<'_>, title: &str, counts: impl Iterator<Item = (String, u64)>) -> fmt::Result {
+    let counts: Vec<_> = counts.filter(|(_, count)| *count > 0).collect();
+    let total: u64 = counts.iter().map(|(_, count)| count).sum();
+    write!(f, "  {title:<9} {total}")?;
+    if !counts.is_empty() {
+        let parts: Vec<_> = counts.iter().map(|(name, count)| format!("{name} {count}")).collect();
+        write!(f, " ({})", parts.join(", "))?;
+    }
+    writeln!(f)
+}
+
+fn by_first_label(metrics: &Metrics, family: Family) -> BTreeMap<String, u64> {
+    let mut sums = BTreeMap::new();
+    for (labels, count) in metrics.read(family) {
+        if let Some(first) = labels.into_iter().next() {
+            *sums.entry(first).or_default() += count;
+        }
+    }
+    sums
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::alert::Priority;
+
+    fn summary() -> Summary {
+        let metrics = Metrics::new();
+        metrics.event("exec").add(3);
+        metrics.event("open");
+        metrics.lost("ring", "full").add(2);
+        metrics.lost("sink", "queue_full");
+        metrics.rule_matches("A", Priority::Warning).add(1);
+        metrics.rule_matches("A", Priority::Error).add(1);
+        metrics.rule_matches("B", Priority::Error);
+        metrics.verdict("expected").add(7);
+        Summary::of(&metrics, "C", vec!["sched_process_exec".to_owned()], 8)
+    }
+
+    #[test]
+    fn json_has_the_promised_keys() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("summary.json");
+        fs::write(&path, "old").expect("written");
+        summary().write(&path).expect("written");
+        let json: serde_json::Value = serde_json::from_slice(&fs::read(&path).expect("read")).expect("JSON");
+        assert_eq!(
+            json,
+            serde_json::json!({
+                "events": {"exec": 3, "open": 0},
+                "lost": {"ring": {"full": 2}, "sink": {"queue_full": 0}},
+                "alerts": {"A": 2},
+                "verdicts": {"expected": 7},
+                "tier": "C", "hooks": ["sched_process_exec"], "rules": 8,
+            })
+        );
+        assert_eq!(fs::read_dir(directory.path()).expect("listed").count(), 1, "no temporary file is left");
+    }
+
+    #[test]
+    fn a_failed_write_leaves_nothing() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let target = directory.path().join("taken");
+        fs::create_dir(&target).expect("made");
+        assert!(summary().write(&target).is_err());
+        assert_eq!(fs::read_dir(directory.path()).expect("listed").count(), 1);
+    }
+
+    #[test]
+    fn text_for_people() {
+        assert_eq!(
+            summary().to_string(),
+            "purser: tier C, 1 hooks, 8 rules\n  events    3 (exec 3)\n  lost      2 (ring/full 2)\n  \
+             verdicts  7 (expected 7)\n  alerts    2\n          2  A"
+        );
+    }
+}

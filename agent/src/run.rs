@@ -1,0 +1,304 @@
+//! `purser run`: starts everything in order, works until it is told to end, and sums up.
+//!
+//! The worker is this thread. It waits for the kernel's ring and for answers from other threads on one `poll`.
+
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, bail};
+use agent_common::EventGroup;
+use purser_rules::{Needs, RuleSet, Source};
+use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec};
+
+use crate::alert::Numbering;
+use crate::cli::Summary;
+use crate::config::Config;
+use crate::container::Containers;
+use crate::event::EventType;
+use crate::facts;
+use crate::http::{Health, Server};
+use crate::live::{self, Live};
+use crate::manifest::{DiskCache, ManifestStore, VerdictService};
+use crate::metrics::Metrics;
+use crate::outside::Outside;
+use crate::pipeline::{Pipeline, PipelineConfig};
+use crate::process::Procfs;
+use crate::sensor::{HookState, Policy, Sensor, SensorConfig};
+use crate::sink::Sinks;
+use crate::tally::Tally;
+
+/// How long the end may take: for verdicts that are still to come, and for sinks.
+const END: Duration = Duration::from_secs(5);
+/// The longest sleep of the worker: what nobody wakes it for (memory of ended processes, clocks) is done then.
+const IDLE: Duration = Duration::from_secs(1);
+/// How often counts of other modules are brought into the metrics.
+const PUBLISH: Duration = Duration::from_millis(500);
+
+/// Runs the agent until `duration` is over, or SIGINT or SIGTERM comes.
+pub fn run(config: Config, duration: Option<Duration>) -> Result<Summary> {
+    if !rustix::process::geteuid().is_root() {
+        bail!("purser run needs root, to load eBPF programs and to look into containers; start it with sudo");
+    }
+    let metrics = Arc::new(Metrics::new());
+    let health = Arc::new(Health::default());
+    let (hooks_attached, rules_loaded) = (health.condition("hooks attached"), health.condition("rules loaded"));
+    let rules = Arc::new(load_rules(&config)?);
+    rules_loaded.set(true);
+    let wake = Wake::new()?;
+    let signals = Signals::start(wake.clone())?;
+    let server = match config.listen() {
+        Some(address) => {
+            let server = Server::start(address, &config.webserver, Arc::clone(&metrics), Arc::clone(&health))?;
+            tracing::info!("metrics and health at http://{}", server.address());
+            Some(server)
+        }
+        None => None,
+    };
+    let sinks = Arc::new(Sinks::start(&config, &metrics)?);
+    let outside = outside(&config, &wake)?;
+    let containers_wake = outside.wake_fd()?;
+    let mut sensor = Sensor::start(&sensor_config(&config), &policy(rules.needs()))?;
+    sensor.watch(wake.fd())?;
+    sensor.watch(containers_wake.as_fd())?;
+    let mut pipeline = pipeline(&config, outside, &rules, &metrics, Arc::clone(&sinks));
+    pipeline.scan();
+    hooks_attached.set(true);
+    greet(&sensor, &rules);
+
+    publish(&sensor, &pipeline, &metrics);
+    let mut published = Instant::now();
+    let end = duration.and_then(|duration| Instant::now().checked_add(duration));
+    while !signals.stop() && end.is_none_or(|end| Instant::now() < end) {
+        if signals.reopen() {
+            sinks.reopen();
+        }
+        let limit = end.map_or(IDLE, |end| end.saturating_duration_since(Instant::now()).min(IDLE));
+        round(&mut sensor, &mut pipeline, &wake, limit)?;
+        if published.elapsed() >= PUBLISH {
+            publish(&sensor, &pipeline, &metrics);
+            published = Instant::now();
+        }
+    }
+    let (tier, hooks) = (sensor.tier().in_use.to_string(), attached(&sensor));
+    finish(&mut sensor, &mut pipeline, &wake)?;
+    publish(&sensor, &pipeline, &metrics);
+    let enabled = rules.rules().iter().filter(|rule| rule.enabled).count();
+    drop(pipeline);
+    if let Ok(sinks) = Arc::try_unwrap(sinks) {
+        sinks.finish(END);
+    }
+    drop(server);
+    Ok(Summary::of(&metrics, tier, hooks, enabled))
+}
+
+fn load_rules(config: &Config) -> Result<RuleSet> {
+    let texts = crate::cli::read_rules(&config.rules_files)?;
+    let sources: Vec<Source<'_>> = texts.iter().map(|(name, text)| Source { name, text }).collect();
+    let (rules, warnings) =
+        RuleSet::load(&sources, &config.load_options()).context("the rules cannot be used; see `purser rules check`")?;
+    for warning in warnings {
+        tracing::warn!("{warning}");
+    }
+    Ok(rules)
+}
+
+fn outside(config: &Config, wake: &Wake) -> Result<Live> {
+    let cgroup2 = live::cgroup2_mount().context("cannot read /proc/self/mountinfo")?;
+    let mut containers = Containers::new(&config.containers())?;
+    containers.scan();
+    let waker = wake.clone();
+    let verdicts = VerdictService::start(config.verdicts(), manifest_store(config), Box::new(move || waker.wake()))
+        .context("cannot start the threads that judge programs")?;
+    Ok(Live::new(Procfs::new("/proc", cgroup2), containers, verdicts))
+}
+
+fn manifest_store(config: &Config) -> ManifestStore {
+    let directory = &config.manifest.cache_dir;
+    let cache = DiskCache::open(directory, config.manifest.cache_max_bytes.0);
+    if let Err(error) = &cache {
+        tracing::warn!("manifests are not kept between runs: {error}");
+    }
+    ManifestStore::new(cache.ok(), config.layer_limits())
+}
+
+/// What the rules need of the kernel. Processes and cgroups are always followed: identity rests on them.
+fn policy(needs: &Needs) -> Policy {
+    let wanted = |event: &EventType| match event.group() {
+        EventGroup::Exec | EventGroup::Fork | EventGroup::Exit | EventGroup::Cgroup => true,
+        EventGroup::Open | EventGroup::Connect | EventGroup::IoUring => needs.events.contains(facts::code(*event)),
+    };
+    let failed = |group: EventGroup| {
+        EventType::ALL.iter().any(|event| event.group() == group && needs.failed.contains(facts::code(*event)))
+    };
+    Policy {
+        events: EventType::ALL.iter().copied().filter(wanted).collect(),
+        open_read: needs.opens.read,
+        open_write: needs.opens.write,
+        open_failed: failed(EventGroup::Open),
+        connect_failed: failed(EventGroup::Connect),
+        environment: needs.environment(),
+        threads: false,
+    }
+}
+
+fn sensor_config(config: &Config) -> SensorConfig {
+    SensorConfig { ring_bytes: u32::try_from(config.sensor.ring_bytes.0).unwrap_or(u32::MAX), ..SensorConfig::default() }
+}
+
+fn attached(sensor: &Sensor) -> Vec<String> {
+    let attached = sensor.hooks().iter().filter(|hook| hook.state == HookState::Attached);
+    attached.map(|hook| hook.name.to_owned()).collect()
+}
+
+/// Brings what other modules count into the metrics.
+fn publish(sensor: &Sensor, pipeline: &Pipeline<Live>, metrics: &Metrics) {
+    for (stage, reason, count) in sensor.losses() {
+        metrics.lost(stage, reason).raise_to(count);
+    }
+    pipeline.publish();
+    pipeline.outside().publish(metrics);
+}
+
+fn pipeline(
+    config: &Config,
+    outside: Live,
+    rules: &Arc<RuleSet>,
+    metrics: &Arc<Metrics>,
+    sinks: Arc<Sinks>,
+) -> Pipeline<Live> {
+    let settings = PipelineConfig {
+        scope: config.scope,
+        matching: config.rule_matching.into(),
+        alerts: crate::alert::options(config),
+        hold_time: config.hold.max_time.0,
+        hold_events: config.hold.max_events as usize,
+    };
+    let mut numbering = Numbering::default();
+    let deliver = Box::new(move |raised| sinks.send(&Arc::new(numbering.number(raised))));
+    Pipeline::new(settings, outside, Arc::clone(rules), Tally::new(metrics, rules), live::boot_ns(), deliver)
+}
+
+/// What a user wants to know first.
+fn greet(sensor: &Sensor, rules: &RuleSet) {
+    let uname = rustix::system::uname();
+    let enabled = rules.rules().iter().filter(|rule| rule.enabled).count();
+    tracing::info!("kernel {} {}", uname.release().to_string_lossy(), uname.machine().to_string_lossy());
+    tracing::info!("sensor: {}", sensor.tier());
+    tracing::info!("hooks: {}", attached(sensor).join(", "));
+    for hook in sensor.hooks() {
+        if let HookState::Unavailable(reason) = &hook.state {
+            tracing::warn!("hook {} is not to be had here: {reason}", hook.name);
+        }
+    }
+    tracing::info!("{enabled} rules enabled of {}", rules.rules().len());
+}
+
+/// Waits for something to do, for at most `limit`, and does it.
+fn round<O: Outside>(sensor: &mut Sensor, pipeline: &mut Pipeline<O>, wake: &Wake, limit: Duration) -> Result<()> {
+    let now = Instant::now();
+    let deadline = pipeline.tick(now).map_or(limit, |at| at.saturating_duration_since(now).min(limit));
+    sensor.poll(deadline, &mut |record| pipeline.record(record))?;
+    wake.clear();
+    Ok(())
+}
+
+/// What the kernel has still to say, then what still waits for answers, for a bounded time.
+fn finish<O: Outside>(sensor: &mut Sensor, pipeline: &mut Pipeline<O>, wake: &Wake) -> Result<()> {
+    sensor.set_policy(&Policy::default())?;
+    let deadline = Instant::now() + END;
+    loop {
+        let found = sensor.poll(Duration::ZERO, &mut |record| pipeline.record(record))?;
+        pipeline.tick(Instant::now());
+        let left = deadline.saturating_duration_since(Instant::now());
+        if (found == 0 && !pipeline.is_waiting()) || left.is_zero() {
+            break;
+        }
+        wake.wait(left.min(Duration::from_millis(20)))?;
+    }
+    pipeline.finish();
+    Ok(())
+}
+
+/// Wakes the worker from other threads.
+#[derive(Debug, Clone)]
+pub struct Wake(Arc<OwnedFd>);
+
+impl Wake {
+    fn new() -> Result<Self> {
+        let fd = rustix::event::eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)
+            .context("cannot make an eventfd")?;
+        Ok(Self(Arc::new(fd)))
+    }
+
+    /// Ends the worker's sleep, or its next one.
+    pub fn wake(&self) {
+        // Full means that it is awake already.
+        let _ = rustix::io::write(&*self.0, &1_u64.to_ne_bytes());
+    }
+
+    fn clear(&self) {
+        let _ = rustix::io::read(&*self.0, &mut [0; 8]);
+    }
+
+    fn fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+
+    fn wait(&self, limit: Duration) -> Result<()> {
+        let timeout = Timespec { tv_sec: limit.as_secs() as i64, tv_nsec: limit.subsec_nanos().into() };
+        match rustix::event::poll(&mut [PollFd::new(&self.0, PollFlags::IN)], Some(&timeout)) {
+            Ok(_) | Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(error).context("cannot wait"),
+        }
+        self.clear();
+        Ok(())
+    }
+}
+
+/// Signals, seen by a thread that waits for them.
+#[derive(Debug)]
+struct Signals {
+    stop: Arc<AtomicBool>,
+    reopen: Arc<AtomicBool>,
+}
+
+impl Signals {
+    fn start(wake: Wake) -> Result<Self> {
+        let (stop, reopen) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start tokio")?;
+        let (ended, rotated) = (Arc::clone(&stop), Arc::clone(&reopen));
+        let _in_runtime = runtime.enter();
+        use tokio::signal::unix::{SignalKind, signal};
+        let listen = |kind| signal(kind).context("cannot listen for signals");
+        let (mut interrupt, mut terminate) = (listen(SignalKind::interrupt())?, listen(SignalKind::terminate())?);
+        let (mut hangup, mut user) = (listen(SignalKind::hangup())?, listen(SignalKind::user_defined1())?);
+        drop(_in_runtime);
+        let wait = async move {
+            loop {
+                let again = tokio::select! {
+                    _ = interrupt.recv() => false,
+                    _ = terminate.recv() => false,
+                    _ = hangup.recv() => true,
+                    _ = user.recv() => true,
+                };
+                if again { &rotated } else { &ended }.store(true, Ordering::Release);
+                wake.wake();
+            }
+        };
+        std::thread::Builder::new()
+            .name("signals".to_owned())
+            .spawn(move || runtime.block_on(wait))
+            .context("cannot start the thread for signals")?;
+        Ok(Self { stop, reopen })
+    }
+
+    fn stop(&self) -> bool {
+        self.stop.load(Ordering::Acquire)
+    }
+
+    fn reopen(&self) -> bool {
+        self.reopen.swap(false, Ordering::AcqRel)
+    }
+}

@@ -1,0 +1,356 @@
+//! The sensor: loads the embedded eBPF programs into the running kernel, attaches those that the policy
+//! needs, and hands out the records they write. It knows bytes and hooks, nothing of what an event means.
+
+mod arch;
+mod btf;
+mod policy;
+mod relocate;
+mod ring;
+mod tier;
+
+use std::{
+    fs, io,
+    os::fd::{AsFd, AsRawFd, BorrowedFd},
+    path::PathBuf,
+    time::Duration,
+};
+
+use agent_common::{EventGroup, EventType, Loss};
+use aya::{
+    Ebpf, EbpfError, EbpfLoader, VerifierLogLevel,
+    maps::{Array, ArrayOfMaps, Map, MapError, PerCpuArray},
+    programs::{BtfTracePoint, ProgramError, RawTracePoint, RawTracePointRunOptions, TestRun as _, tp_btf::BtfTracePointLinkId},
+};
+
+pub use self::{
+    btf::BtfError,
+    policy::{EventSet, Policy},
+    relocate::RelocateError,
+    tier::{Tier, TierReport},
+};
+use self::{policy::PolicyOwner, relocate::Abilities, ring::Ring};
+
+/// How the sensor is set up.
+#[derive(Debug, Clone)]
+pub struct SensorConfig {
+    /// Size of the ring in bytes; rounded up to a power of two.
+    pub ring_bytes: u32,
+    /// How long records may gather before the consumer looks, while there is a flow of them.
+    pub gather: Duration,
+    /// Where the kernel's BTF is.
+    pub btf: PathBuf,
+    /// Read kernel objects by typed loads where the kernel can (the faster way).
+    pub typed_loads: bool,
+}
+
+impl Default for SensorConfig {
+    fn default() -> Self {
+        Self {
+            ring_bytes: 8 << 20,
+            gather: Duration::from_millis(1),
+            btf: PathBuf::from("/sys/kernel/btf/vmlinux"),
+            typed_loads: true,
+        }
+    }
+}
+
+/// Why the sensor cannot start or go on: what, and what to do about it.
+#[derive(Debug, thiserror::Error)]
+pub enum SensorError {
+    /// No right to load programs.
+    #[error("no permission to load eBPF programs: run as root, or with CAP_BPF, CAP_PERFMON and CAP_SYS_PTRACE")]
+    NotPrivileged,
+    /// This binary was built without them.
+    #[error("this binary was built without its eBPF programs: build it with `cargo xtask build`, which installs what is missing")]
+    NoPrograms,
+    /// No type information.
+    #[error("cannot read the kernel's type information {path}: {error}. Purser needs a kernel built with CONFIG_DEBUG_INFO_BTF; in a container, mount the host's /sys")]
+    NoBtf {
+        /// Where it was looked for.
+        path: PathBuf,
+        /// Why it cannot be read.
+        error: io::Error,
+    },
+    /// Type information is there but unreadable.
+    #[error("cannot read the kernel's type information: {0}")]
+    Btf(#[from] BtfError),
+    /// The kernel is not like any known one.
+    #[error(transparent)]
+    Relocate(#[from] RelocateError),
+    /// The kernel refuses the object.
+    #[error("the kernel refuses Purser's eBPF maps: {0}. Check that it has CONFIG_BPF_SYSCALL and is 5.15 or newer, and that no lockdown or seccomp filter blocks bpf(2)")]
+    Object(#[from] Box<EbpfError>),
+    /// The kernel refuses a program that cannot be done without.
+    #[error("the kernel refuses hook {hook}: {reason}. Check that it is 5.15 or newer and that no lockdown or seccomp filter blocks bpf(2)")]
+    Hook {
+        /// Which.
+        hook: &'static str,
+        /// The kernel's answer.
+        reason: String,
+    },
+    /// A map operation failed.
+    #[error("cannot reach an eBPF map: {0}")]
+    Map(#[from] MapError),
+    /// The object and this agent do not fit together.
+    #[error("the embedded eBPF object has no {0}: the two halves are of different builds")]
+    Mismatch(&'static str),
+    /// Waiting for records failed.
+    #[error("cannot wait for kernel records: {0}")]
+    Wait(io::Error),
+}
+
+/// A hook and what became of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Hook {
+    /// Kind and place, as `tp_btf/sched_process_exec`.
+    pub name: &'static str,
+    /// What became of it.
+    pub state: HookState,
+}
+
+/// What became of a hook.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum HookState {
+    /// In place.
+    Attached,
+    /// No rule needs it: it costs nothing.
+    NotNeeded,
+    /// This kernel does not have it, or refuses it.
+    Unavailable(String),
+}
+
+/// The loaded programs. Dropping it detaches them.
+pub struct Sensor {
+    ebpf: Ebpf,
+    hooks: Vec<Hook>,
+    links: Vec<Option<BtfTracePointLinkId>>,
+    policy: PolicyOwner,
+    lost: PerCpuArray<aya::maps::MapData, u64>,
+    ring: Ring,
+    tier: TierReport,
+}
+
+/// A program of the object: it has the name of its tracepoint.
+struct HookSpec {
+    name: &'static str,
+    tracepoint: &'static str,
+    serves: &'static [EventGroup],
+    /// Without it the sensor is no sensor.
+    required: bool,
+}
+
+const fn hook(
+    name: &'static str,
+    tracepoint: &'static str,
+    serves: &'static [EventGroup],
+    required: bool,
+) -> HookSpec {
+    HookSpec { name, tracepoint, serves, required }
+}
+
+const HOOKS: &[HookSpec] = &[
+    hook("tp_btf/cgroup_mkdir", "cgroup_mkdir", &[EventGroup::Cgroup], true),
+    hook("tp_btf/cgroup_rmdir", "cgroup_rmdir", &[EventGroup::Cgroup], true),
+    hook("tp_btf/sched_process_fork", "sched_process_fork", &[EventGroup::Fork], true),
+    hook("tp_btf/sched_process_exec", "sched_process_exec", &[EventGroup::Exec], true),
+    hook("tp_btf/sched_process_exit", "sched_process_exit", &[EventGroup::Exit], true),
+    hook("tp_btf/sys_exit", "sys_exit", &[EventGroup::Open, EventGroup::Connect], true),
+    hook("tp_btf/io_uring_submit_req", "io_uring_submit_req", &[EventGroup::IoUring], false),
+    hook("tp_btf/io_uring_complete", "io_uring_complete", &[EventGroup::IoUring], false),
+];
+
+/// Maps with one element per processor.
+const SCRATCH_MAPS: &[&str] = &["EXEC", "OPEN", "CONNECT", "CGROUP", "FORK", "EXIT", "IO_URING_OPEN", "IO_URING_CONNECT"];
+
+static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/purser-bpf.o"));
+
+impl Sensor {
+    /// Loads the programs and attaches those that `policy` needs.
+    pub fn start(config: &SensorConfig, policy: &Policy) -> Result<Self, SensorError> {
+        if OBJECT.is_empty() {
+            return Err(SensorError::NoPrograms);
+        }
+        if !may_load() {
+            return Err(SensorError::NotPrivileged);
+        }
+        raise_memory_limit();
+        let no_btf = |error| SensorError::NoBtf { path: config.btf.clone(), error };
+        let bytes = fs::read(&config.btf).map_err(no_btf)?;
+        let types = btf::Btf::parse(bytes)?;
+        let abilities = Abilities { typed_loads: config.typed_loads, compat: takes_compat_calls() };
+        let facts = relocate::Facts::resolve(&types, &arch::MACHINE, abilities)?;
+        let mut object = OBJECT.to_vec();
+        facts.apply(&mut object)?;
+        let calls = EventType::call_table(arch::MACHINE.native, arch::MACHINE.compat.filter(|_| abilities.compat));
+        let kernel_types =
+            aya::Btf::parse_file(&config.btf, aya::Endianness::default()).map_err(|error| no_btf(io::Error::other(error)))?;
+
+        let processors = aya::util::nr_cpus().map_err(|(_, error)| SensorError::Wait(error))?;
+        let processors = u32::try_from(processors).unwrap_or(u32::MAX);
+        let mut loader = EbpfLoader::new();
+        // Not DISABLE: aya then hands the kernel a log buffer without a level, and the refusal's reason becomes EINVAL.
+        loader.verifier_log_level(VerifierLogLevel::STATS);
+        loader.override_global("CALLS", &calls, true);
+        loader.map_max_entries("EVENTS", config.ring_bytes.max(4096).next_power_of_two());
+        for name in SCRATCH_MAPS {
+            loader.map_max_entries(name, processors);
+        }
+        let mut ebpf = loader.load(&object).map_err(Box::new)?;
+
+        let policy_map = ArrayOfMaps::try_from(take(&mut ebpf, "POLICY")?)?;
+        let lost = PerCpuArray::try_from(take(&mut ebpf, "LOST")?)?;
+        let wake = Array::try_from(take(&mut ebpf, "WAKE")?)?;
+        let ring = Ring::new(take(&mut ebpf, "EVENTS")?, wake, config.gather).map_err(SensorError::Wait)?;
+        identify_agent(&mut ebpf)?;
+        let tier = tier::probe(&mut ebpf, &kernel_types);
+
+        let mut hooks = Vec::with_capacity(HOOKS.len());
+        for spec in HOOKS {
+            let state = match load(&mut ebpf, spec, &types, &kernel_types) {
+                Ok(()) => HookState::NotNeeded,
+                Err(reason) if spec.required => return Err(SensorError::Hook { hook: spec.name, reason }),
+                Err(reason) => HookState::Unavailable(reason),
+            };
+            hooks.push(Hook { name: spec.name, state });
+        }
+        let links = HOOKS.iter().map(|_| None).collect();
+        let mut sensor = Self { ebpf, hooks, links, policy: PolicyOwner::new(policy_map), lost, ring, tier };
+        sensor.set_policy(policy)?;
+        Ok(sensor)
+    }
+
+    /// Which tier this kernel allows, which is in use, and why.
+    pub fn tier(&self) -> &TierReport {
+        &self.tier
+    }
+
+    /// Every hook and what became of it.
+    pub fn hooks(&self) -> &[Hook] {
+        &self.hooks
+    }
+
+    /// Puts a policy in force: what programs report first, then which of them are attached. Returns its
+    /// generation, which records carry.
+    pub fn set_policy(&mut self, policy: &Policy) -> Result<u32, SensorError> {
+        let generation = self.policy.set(policy)?;
+        for index in 0..HOOKS.len() {
+            let needed = HOOKS[index].serves.iter().any(|group| policy.events.needs(*group));
+            self.switch(index, needed)?;
+        }
+        Ok(generation)
+    }
+
+    /// Has `poll` end when `fd` (an eventfd) becomes readable, so that one thread can wait for records and for others.
+    pub fn watch(&self, fd: BorrowedFd<'_>) -> Result<(), SensorError> {
+        self.ring.watch(fd).map_err(SensorError::Wait)
+    }
+
+    /// Hands every record that is there to `handle`; if there is none, waits for one up to `timeout`.
+    /// Returns how many there were.
+    pub fn poll(&mut self, timeout: Duration, handle: &mut dyn FnMut(&[u8])) -> Result<usize, SensorError> {
+        self.ring.poll(timeout, handle)
+    }
+
+    /// What got lost in the kernel since the start: stage, reason, how many. Every reason is there from the start.
+    pub fn losses(&self) -> Vec<(&'static str, &'static str, u64)> {
+        let mut losses: Vec<_> = Loss::ALL
+            .iter()
+            .map(|loss| {
+                let counts = self.lost.get(&(*loss as u32), 0);
+                (loss.stage(), loss.reason(), counts.map_or(0, |counts| counts.iter().sum()))
+            })
+            .collect();
+        losses.push(("kernel", "recursion", self.recursion_misses()));
+        losses
+    }
+
+    /// How often the kernel skipped a program because it already ran on that processor.
+    fn recursion_misses(&self) -> u64 {
+        let mut misses = 0;
+        for spec in HOOKS {
+            let Some(program) = self.ebpf.program(spec.tracepoint) else { continue };
+            let Ok(fd) = program.fd() else { continue };
+            let info = fs::read_to_string(format!("/proc/self/fdinfo/{}", fd.as_fd().as_raw_fd())).unwrap_or_default();
+            let count = info.lines().find_map(|line| line.strip_prefix("recursion_misses:"));
+            misses += count.and_then(|count| count.trim().parse::<u64>().ok()).unwrap_or(0);
+        }
+        misses
+    }
+
+    fn switch(&mut self, index: usize, needed: bool) -> Result<(), SensorError> {
+        let spec = &HOOKS[index];
+        let hook = &mut self.hooks[index];
+        if matches!(hook.state, HookState::Unavailable(_)) || needed == self.links[index].is_some() {
+            return Ok(());
+        }
+        let refused = |error: ProgramError| SensorError::Hook { hook: spec.name, reason: tier::short(&error) };
+        let program = program::<BtfTracePoint>(&mut self.ebpf, spec.tracepoint).map_err(|reason| SensorError::Hook { hook: spec.name, reason })?;
+        if needed {
+            self.links[index] = Some(program.attach().map_err(refused)?);
+            hook.state = HookState::Attached;
+        } else if let Some(link) = self.links[index].take() {
+            program.detach(link).map_err(refused)?;
+            hook.state = HookState::NotNeeded;
+        }
+        Ok(())
+    }
+}
+
+fn take(ebpf: &mut Ebpf, name: &'static str) -> Result<Map, SensorError> {
+    ebpf.take_map(name).ok_or(SensorError::Mismatch(name))
+}
+
+fn program<'a, P>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut P, String>
+where
+    &'a mut P: TryFrom<&'a mut aya::programs::Program, Error = ProgramError>,
+{
+    ebpf.program_mut(name)
+        .ok_or_else(|| format!("the embedded object has no program {name}"))?
+        .try_into()
+        .map_err(|error: ProgramError| error.to_string())
+}
+
+fn load(ebpf: &mut Ebpf, spec: &HookSpec, types: &btf::Btf, kernel_types: &aya::Btf) -> Result<(), String> {
+    if !types.has_tracepoint(spec.tracepoint) {
+        return Err("this kernel has no such tracepoint".to_owned());
+    }
+    let program: &mut BtfTracePoint = program(ebpf, spec.tracepoint)?;
+    program.load(spec.tracepoint, kernel_types).map_err(|error| {
+        tracing::debug!(hook = spec.name, %error, "the verifier's log");
+        tier::short(&error)
+    })
+}
+
+/// Has the kernel look at this very process, so that the programs can leave it out whatever pid namespace it is in.
+fn identify_agent(ebpf: &mut Ebpf) -> Result<(), SensorError> {
+    let refused = |reason| SensorError::Hook { hook: "raw_tp/identify_agent", reason };
+    let program: &mut RawTracePoint = program(ebpf, "identify_agent").map_err(refused)?;
+    program.load().map_err(|error| refused(tier::short(&error)))?;
+    program.test_run(RawTracePointRunOptions::new()).map_err(|error| refused(tier::short(&error)))?;
+    program.unload().map_err(|error| refused(tier::short(&error)))
+}
+
+/// Whether the effective capabilities allow loading (`include/uapi/linux/capability.h`).
+fn may_load() -> bool {
+    const SYS_ADMIN: u64 = 1 << 21;
+    const PERFMON_AND_BPF: u64 = 1 << 38 | 1 << 39;
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
+    // Where the answer cannot be read, the kernel's own refusal will tell.
+    let Some(effective) = effective.and_then(|text| u64::from_str_radix(text.trim(), 16).ok()) else { return true };
+    effective & SYS_ADMIN != 0 || effective & PERFMON_AND_BPF == PERFMON_AND_BPF
+}
+
+/// Before 5.11 maps count against the locked memory limit; since then raising it may fail without harm.
+fn raise_memory_limit() {
+    use rustix::process::{Resource, Rlimit, setrlimit};
+    let unlimited = Rlimit { current: None, maximum: None };
+    if let Err(error) = setrlimit(Resource::Memlock, unlimited) {
+        tracing::debug!(%error, "the locked memory limit stays as it is");
+    }
+}
+
+/// Whether the kernel takes 32-bit calls: with IA32 emulation there is this vsyscall setting.
+fn takes_compat_calls() -> bool {
+    cfg!(target_arch = "x86_64")
+}

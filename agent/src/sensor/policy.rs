@@ -1,0 +1,130 @@
+//! The one owner of what programs consult: which events leave the kernel. Everything is written as one
+//! map and swapped in by its generation, so that no event is judged by half a set.
+
+use agent_common::{EventGroup, EventType, KernelPolicy, PolicyFlags};
+use aya::maps::{Array, ArrayOfMaps, MapData, MapError};
+
+/// What the rules need to see. The default is nothing.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Policy {
+    /// The events.
+    pub events: EventSet,
+    /// Opens for reading, `O_RDWR` included.
+    pub open_read: bool,
+    /// Opens for writing, `O_RDWR` included.
+    pub open_write: bool,
+    /// Opens that failed.
+    pub open_failed: bool,
+    /// Connects that failed.
+    pub connect_failed: bool,
+    /// Environments of new programs.
+    pub environment: bool,
+    /// Threads as well as processes, at fork and exit.
+    pub threads: bool,
+}
+
+impl Policy {
+    /// Everything that the sensor can see.
+    pub fn everything() -> Self {
+        Self {
+            events: EventType::ALL.iter().copied().collect(),
+            open_read: true,
+            open_write: true,
+            open_failed: true,
+            connect_failed: true,
+            environment: true,
+            threads: true,
+        }
+    }
+
+    fn kernel(&self, generation: u32) -> KernelPolicy {
+        let flags = [
+            (self.open_read, PolicyFlags::OPEN_READ),
+            (self.open_write, PolicyFlags::OPEN_WRITE),
+            (self.open_failed, PolicyFlags::OPEN_FAILED),
+            (self.connect_failed, PolicyFlags::CONNECT_FAILED),
+            (self.environment, PolicyFlags::ENVIRONMENT),
+            (self.threads, PolicyFlags::THREADS),
+        ];
+        let flags = flags.into_iter().filter(|(wanted, _)| *wanted).fold(0, |all, (_, flag)| all | flag);
+        KernelPolicy { events: self.events.0, flags, generation }
+    }
+}
+
+/// A set of event types.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct EventSet(u64);
+
+impl EventSet {
+    /// Whether it holds an event.
+    pub const fn contains(self, event: EventType) -> bool {
+        self.0 & event.bit() != 0
+    }
+
+    /// Adds an event.
+    pub const fn insert(&mut self, event: EventType) {
+        self.0 |= event.bit();
+    }
+
+    /// Whether it holds an event that these hooks serve.
+    pub fn needs(self, group: EventGroup) -> bool {
+        EventType::ALL.iter().any(|event| event.group() == group && self.contains(*event))
+    }
+}
+
+impl FromIterator<EventType> for EventSet {
+    fn from_iter<I: IntoIterator<Item = EventType>>(events: I) -> Self {
+        let mut set = Self::default();
+        for event in events {
+            set.insert(event);
+        }
+        set
+    }
+}
+
+/// The map with the policy in force.
+pub(super) struct PolicyOwner {
+    outer: ArrayOfMaps<MapData, Array<MapData, PolicyValue>>,
+    generation: u32,
+}
+
+impl PolicyOwner {
+    pub(super) const fn new(outer: ArrayOfMaps<MapData, Array<MapData, PolicyValue>>) -> Self {
+        Self { outer, generation: 0 }
+    }
+
+    /// Puts a policy in force. Programs that run see the old or the new one, whole; the kernel returns
+    /// from the swap when none sees the old one any more.
+    pub(super) fn set(&mut self, policy: &Policy) -> Result<u32, MapError> {
+        let generation = self.generation.wrapping_add(1);
+        let mut inner = Array::create(1, 0)?;
+        inner.set(0, PolicyValue(policy.kernel(generation)), 0)?;
+        self.outer.set(0, &inner, 0)?;
+        self.generation = generation;
+        Ok(generation)
+    }
+}
+
+/// [`KernelPolicy`] as a map value.
+#[repr(transparent)]
+#[derive(Clone, Copy)]
+pub(super) struct PolicyValue(KernelPolicy);
+
+// SAFETY: plain words without padding (asserted in agent-common).
+unsafe impl aya::Pod for PolicyValue {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_policy_becomes_bits() {
+        let policy =
+            Policy { events: [EventType::Openat].into_iter().collect(), open_write: true, ..Policy::default() };
+        let kernel = policy.kernel(7);
+        assert_eq!(kernel, KernelPolicy { events: 1 << 9, flags: PolicyFlags::OPEN_WRITE, generation: 7 });
+        assert!(policy.events.needs(EventGroup::Open));
+        assert!(!policy.events.needs(EventGroup::Exec));
+        assert_eq!(Policy::everything().kernel(0).flags, 0b11_1111);
+    }
+}

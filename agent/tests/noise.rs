@@ -1,0 +1,103 @@
+//! Quiet by default: a package-rich image in ordinary use raises no alert with the default rules, and every
+//! program that starts in it gets a verdict.
+
+mod common;
+
+use std::fs;
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::Duration;
+
+use xtask::agent::Options;
+use xtask::rig::containerd::Containerd;
+use xtask::rig::image::{Image, Layer};
+use xtask::rig::unique_name;
+
+const ROUNDS: usize = 200;
+
+/// A Debian with shell, apt, perl and python; made once per machine, as that takes a minute.
+fn debian() -> PathBuf {
+    let cache = std::env::var_os("XDG_CACHE_HOME")
+        .map(PathBuf::from)
+        .or_else(|| std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".cache")))
+        .expect("HOME is set")
+        .join("purser");
+    let root = cache.join("debian-bookworm-python");
+    if root.is_dir() {
+        return root;
+    }
+    fs::create_dir_all(&cache).expect("cache directory");
+    let new = tempfile::Builder::new().prefix("debian-").tempdir_in(&cache).expect("directory");
+    let status = Command::new("debootstrap")
+        .args(["--variant=minbase", "--include=python3-minimal,perl", "bookworm"])
+        .arg(new.path().join("root"))
+        .stdout(std::process::Stdio::null())
+        .status()
+        .expect("debootstrap is installed (cargo xtask setup)");
+    assert!(status.success(), "debootstrap: {status}");
+    // Another run may have been faster: its tree is as good.
+    if fs::rename(new.path().join("root"), &root).is_err() {
+        assert!(root.is_dir(), "{} cannot be made", root.display());
+    }
+    root
+}
+
+#[test]
+fn ordinary_use_raises_no_alert_and_every_exec_gets_a_verdict() {
+    if !common::is_root() {
+        return;
+    }
+    let directory = tempfile::tempdir().expect("directory");
+    let archive = directory.path().join("debian.tar");
+    let image = Image::new("local.test/debian:1")
+        .layer(Layer::from_tree(debian()).expect("tree"))
+        .entrypoint(&["/bin/sleep", "1000"])
+        .env("PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin");
+    image.write_archive(&archive).expect("image written");
+    let containerd = Containerd::start().expect("containerd");
+    containerd.import(&archive).expect("imported");
+
+    let config = format!("manifest: {{cache_dir: {}}}", directory.path().join("cache").display());
+    let args = vec!["--scope".to_owned(), "containers".to_owned()];
+    let agent = common::start(&Options { config, args, ..Options::default() });
+    let shell = "ls -l /etc > /tmp/list; cat /etc/passwd | wc -l; id; env; \
+                 for i in 1 2 3; do echo $i; done; find /usr/share/doc -name copyright | head -3; \
+                 (sleep 0.01 &); ps 2>/dev/null; tar cf /tmp/a.tar /etc/hostname /etc/hosts; rm /tmp/list /tmp/a.tar; true";
+    let package = "set -e; mkdir -p /tmp/p/DEBIAN /tmp/p/opt; echo hello > /tmp/p/opt/hello; \
+                   printf 'Package: hello-local\\nVersion: 1\\nArchitecture: all\\nMaintainer: x <x@example.invalid>\\nDescription: x\\n' \
+                   > /tmp/p/DEBIAN/control; printf '#!/bin/sh\\nset -e\\nid > /dev/null\\n' > /tmp/p/DEBIAN/postinst; \
+                   chmod 755 /tmp/p/DEBIAN/postinst; dpkg-deb --build /tmp/p /tmp/p.deb; dpkg -i /tmp/p.deb; \
+                   dpkg -r hello-local; rm -r /tmp/p /tmp/p.deb";
+    for round in 0..ROUNDS {
+        let container = containerd
+            .start_container("local.test/debian:1", &unique_name("noise"), &["/bin/sleep", "1000"])
+            .expect("container");
+        match round % 5 {
+            0 => container.exec_ok(&["/bin/sh", "-c", shell]),
+            1 => container.exec_ok(&["/bin/bash", "-lc", "apt-get check && apt-cache policy perl-base && dpkg -l"]),
+            2 => container.exec_ok(&["/usr/bin/perl", "-e", "open(F, '/etc/passwd'); print <F>; system('true'); print `date`"]),
+            3 => container.exec_ok(&[
+                "/usr/bin/python3",
+                "-c",
+                "import os, pwd, sys; print(pwd.getpwuid(0)); os.system('echo hi'); print(open('/etc/os-release').read())",
+            ]),
+            _ => container.exec_ok(&["/bin/sh", "-c", package]),
+        }
+        .unwrap_or_else(|error| panic!("round {round}: {error:#}"));
+    }
+    // The last exits are on their way; nothing that could alert is.
+    std::thread::sleep(Duration::from_millis(200));
+    let (lines, summary) = agent.stop().expect("summary");
+    let alerts: Vec<String> = lines.into_iter().map(|line| line.alert.map_or_else(|error| error, |a| a.output)).collect();
+    assert!(alerts.is_empty(), "{} alerts: {:#?}", alerts.len(), &alerts[..alerts.len().min(10)]);
+
+    let execs = summary.events.get("execve").copied().unwrap_or(0) + summary.events.get("execveat").copied().unwrap_or(0);
+    let verdicts: u64 = summary.verdicts.values().sum();
+    assert_eq!(verdicts, execs, "{:?}", summary.verdicts);
+    let given = |name: &str| summary.verdicts.get(name).copied().unwrap_or(0);
+    assert!(given("expected") >= 3 * ROUNDS as u64, "{:?}", summary.verdicts);
+    for name in ["unverifiable", "unattested", "unlisted", "modified", "relocated", "fileless"] {
+        assert_eq!(given(name), 0, "{name}: {:?}", summary.verdicts);
+    }
+    assert_eq!(summary.lost(), 0, "{:?}", summary.lost);
+}

@@ -1,0 +1,194 @@
+//! Root tests of the sensor: the real programs, on this kernel, against small triggers; every field of
+//! every event against what the trigger or `stat` knows.
+
+mod opens;
+mod processes;
+mod sockets;
+mod uring;
+mod watch;
+
+use std::time::Duration;
+
+use purser::{
+    decode::decode,
+    event::{Body, EventType},
+    sensor::{EventSet, HookState, Policy, SensorConfig, Tier},
+};
+use watch::{privileged, sensor, watch_with};
+
+fn only(events: &[EventType]) -> Policy {
+    Policy { events: events.iter().copied().collect(), open_read: true, open_write: true, ..Policy::default() }
+}
+
+fn state<'a>(sensor: &'a purser::sensor::Sensor, name: &str) -> &'a HookState {
+    &sensor.hooks().iter().find(|hook| hook.name == name).unwrap().state
+}
+
+#[test]
+fn what_no_rule_needs_is_not_attached() {
+    if !privileged() {
+        return;
+    }
+    let mut sensor = sensor(&only(&[EventType::Execve]));
+    assert_eq!(*state(&sensor, "tp_btf/sched_process_exec"), HookState::Attached);
+    assert_eq!(*state(&sensor, "tp_btf/sys_exit"), HookState::NotNeeded);
+    assert_eq!(sensor.set_policy(&only(&[EventType::Connect])).unwrap(), 2);
+    assert_eq!(*state(&sensor, "tp_btf/sched_process_exec"), HookState::NotNeeded);
+    assert_eq!(*state(&sensor, "tp_btf/sys_exit"), HookState::Attached);
+    assert_eq!(sensor.set_policy(&Policy { events: EventSet::default(), ..Policy::default() }).unwrap(), 3);
+    assert!(sensor.hooks().iter().all(|hook| hook.state != HookState::Attached));
+}
+
+#[test]
+fn the_tier_in_use_is_said_with_its_reason() {
+    if !privileged() {
+        return;
+    }
+    let sensor = sensor(&Policy::default());
+    assert_eq!(sensor.tier().in_use, Tier::C);
+    assert!(!sensor.tier().reason.is_empty());
+}
+
+#[test]
+fn a_policy_changes_what_is_reported_and_its_generation() {
+    if !privileged() {
+        return;
+    }
+    let mut sensor = sensor(&only(&[EventType::Openat]));
+    sensor.set_policy(&Policy { open_read: false, ..only(&[EventType::Openat]) }).unwrap();
+    let child = watch::spawn(|| {
+        // SAFETY: opens and closes.
+        unsafe {
+            libc::openat(libc::AT_FDCWD, c"/etc/passwd".as_ptr(), libc::O_RDONLY);
+            libc::openat(libc::AT_FDCWD, c"/dev/null".as_ptr(), libc::O_WRONLY);
+            libc::openat(libc::AT_FDCWD, c"/nowhere".as_ptr(), libc::O_WRONLY);
+        }
+        0
+    });
+    watch::wait(child);
+    let mut seen = Vec::new();
+    while sensor
+        .poll(Duration::from_millis(50), &mut |record| {
+            let event = decode(record).unwrap();
+            if event.task.tgid == child {
+                seen.push(event);
+            }
+        })
+        .unwrap()
+        > 0
+    {}
+    assert_eq!(seen.len(), 1, "the read and the failure are not wanted: {seen:?}");
+    assert_eq!(seen[0].header.generation, 2);
+    assert!(matches!(&seen[0].body, Body::Open(open) if open.path == b"/dev/null"[..]));
+}
+
+#[test]
+fn the_agent_itself_is_left_out() {
+    if !privileged() {
+        return;
+    }
+    let mut sensor = sensor(&only(&[EventType::Openat, EventType::Open]));
+    let own = std::process::id();
+    for _ in 0..100 {
+        std::fs::read("/etc/hostname").unwrap();
+    }
+    let mut own_events = 0;
+    while sensor
+        .poll(Duration::from_millis(20), &mut |record| {
+            own_events += u32::from(decode(record).unwrap().task.tgid == own);
+        })
+        .unwrap()
+        > 0
+    {}
+    assert_eq!(own_events, 0);
+}
+
+#[test]
+fn a_full_ring_is_counted_and_leaves_gaps_in_the_sequence() {
+    if !privileged() {
+        return;
+    }
+    let config = SensorConfig { ring_bytes: 4096, ..SensorConfig::default() };
+    let mut sensor = purser::sensor::Sensor::start(&config, &only(&[EventType::Openat])).unwrap();
+    let child = watch::spawn(|| {
+        for _ in 0..100 {
+            // SAFETY: opens and closes.
+            unsafe { libc::close(libc::openat(libc::AT_FDCWD, c"/etc/passwd".as_ptr(), libc::O_RDONLY)) };
+        }
+        0
+    });
+    watch::wait(child);
+    let mut per_processor = std::collections::HashMap::new();
+    sensor
+        .poll(Duration::from_millis(50), &mut |record| {
+            let header = decode(record).unwrap().header;
+            let (count, last) = per_processor.entry(header.cpu).or_insert((0, 0));
+            *count += 1;
+            *last = header.sequence;
+        })
+        .unwrap();
+    let lost = sensor.losses().into_iter().find(|loss| loss.1 == "ring_full").unwrap();
+    assert_eq!(lost.0, "kernel");
+    assert!(lost.2 >= 80, "{lost:?}");
+    // The next record shows the gap.
+    watch::wait(watch::spawn(|| {
+        for _ in 0..2 {
+            // SAFETY: opens and closes.
+            unsafe { libc::close(libc::openat(libc::AT_FDCWD, c"/etc/passwd".as_ptr(), libc::O_RDONLY)) };
+        }
+        0
+    }));
+    let mut gap = false;
+    sensor
+        .poll(Duration::from_millis(50), &mut |record| {
+            let header = decode(record).unwrap().header;
+            gap |= per_processor.get(&header.cpu).is_some_and(|(_, last)| header.sequence > last + 1);
+            per_processor.insert(header.cpu, (0, header.sequence));
+        })
+        .unwrap();
+    assert!(gap, "no gap in the sequence after {} losses", lost.2);
+}
+
+#[test]
+fn cgroup_directories_come_and_go() {
+    if !privileged() {
+        return;
+    }
+    let Some(root) = processes::cgroup2_root() else {
+        eprintln!("SKIPPED: missing feature: cgroup v2 mount");
+        return;
+    };
+    let name = format!("purser-sensor-test-{}", std::process::id());
+    let folder = root.join(&name);
+    let path = std::ffi::CString::new(folder.to_str().unwrap()).unwrap();
+    let (read, write) = watch::pipe();
+    let seen = watch_with(&SensorConfig::default(), &only(&[EventType::CgroupMkdir, EventType::CgroupRmdir]), move || {
+        use std::os::fd::AsRawFd;
+        // SAFETY: makes, stats and removes a directory.
+        unsafe {
+            let mut stat: libc::stat = std::mem::zeroed();
+            let made = libc::mkdir(path.as_ptr(), 0o755) == 0 && libc::stat(path.as_ptr(), &raw mut stat) == 0;
+            let removed = libc::rmdir(path.as_ptr()) == 0;
+            libc::write(write.as_raw_fd(), (&raw const stat.st_ino).cast(), 8);
+            i32::from(!(made && removed))
+        }
+    });
+    let mut id = [0; 8];
+    rustix::io::read(&read, &mut id).unwrap();
+    let id = u64::from_ne_bytes(id);
+    let found: Vec<_> = seen
+        .events
+        .iter()
+        .filter_map(|event| match &event.body {
+            Body::Cgroup(cgroup) if cgroup.path.ends_with(name.as_bytes()) => Some((event, cgroup)),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(found.len(), 2, "{:?}", seen.events);
+    for ((event, cgroup), made) in found.iter().zip([true, false]) {
+        assert_eq!(cgroup.made, made);
+        assert_eq!(cgroup.id, id);
+        assert_eq!(cgroup.path, format!("/{name}").into_bytes());
+        assert_eq!(event.task.tgid, seen.child);
+    }
+}

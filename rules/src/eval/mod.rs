@@ -1,0 +1,19 @@
+//! Evaluation of single checks: what a compiled predicate is and how it is decided for an event.
+
+mod glob;
+mod path;
+mod posix;
+mod predicate;
+mod text;
+mod transform;
+
+pub use path::PathSet;
+pub(crate) use posix::Posix;
+pub(crate) use predicate::{
+    BytesTest, FieldKind, FieldSource, Item, Literal, NumericOp, OperandOp, OperandSource, OwnedArg, Predicate, Test,
+    TextTest,
+};
+pub(crate) use glob::Glob;
+pub(crate) use text::TextSet;
+pub(crate) use transform::{Argument, Got, Transform, TransformName};
+pub use transform::{TransformError, transform_type, transform_values};

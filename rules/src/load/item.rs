@@ -1,0 +1,76 @@
+//! The items of rule files as read: lists, macros, rules, requirements.
+
+use super::yaml::Place;
+use crate::rule::Priority;
+
+/// Where an item or a part of it is.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub(crate) struct Origin {
+    /// Number of the source.
+    pub(crate) file: usize,
+    pub(crate) at: Place,
+}
+
+/// Place in the order of definitions, and from where others are seen.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Order {
+    /// Number of the first definition.
+    pub(crate) index: usize,
+    /// Number of the last change.
+    pub(crate) visibility: usize,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct List {
+    pub(crate) name: String,
+    pub(crate) items: Vec<String>,
+    pub(crate) order: Order,
+    pub(crate) origin: Origin,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct Macro {
+    pub(crate) name: String,
+    pub(crate) condition: String,
+    pub(crate) order: Order,
+    pub(crate) origin: Origin,
+    pub(crate) condition_origin: Origin,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct RuleItem {
+    pub(crate) name: String,
+    pub(crate) condition: String,
+    pub(crate) output: String,
+    pub(crate) desc: String,
+    pub(crate) priority: Priority,
+    pub(crate) source: String,
+    pub(crate) enabled: bool,
+    pub(crate) capture: bool,
+    pub(crate) capture_duration: u32,
+    pub(crate) warn_evttypes: bool,
+    pub(crate) skip_if_unknown_filter: bool,
+    pub(crate) tags: std::collections::BTreeSet<String>,
+    pub(crate) exceptions: Vec<Exception>,
+    pub(crate) order: Order,
+    pub(crate) origin: Origin,
+    pub(crate) condition_origin: Origin,
+    pub(crate) output_origin: Origin,
+    pub(crate) unknown_source: bool,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct Exception {
+    pub(crate) name: String,
+    pub(crate) fields: Option<Entry>,
+    pub(crate) comps: Option<Entry>,
+    pub(crate) values: Vec<Entry>,
+    pub(crate) origin: Origin,
+}
+
+/// A scalar or a list of entries.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Entry {
+    One(String),
+    Many(Vec<Self>),
+}

@@ -1,0 +1,430 @@
+//! Loads rule files: reads items, then compiles all that was collected.
+//!
+//! Files are loaded one after another; after each one everything so far is compiled afresh, because every prefix of the
+//! list of files must be valid by itself.
+
+mod collection;
+mod exception;
+mod item;
+mod output;
+mod reader;
+mod resolve;
+mod schema;
+mod yaml;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use collection::{Collection, Trouble};
+use item::{Origin, RuleItem};
+use resolve::{Lists, MacroError, MacroTree, Macros};
+
+use crate::catalogue::{Catalogue, FieldId};
+use crate::compile::typed_operand;
+use crate::diagnostic::{Code, Context, Diagnostic};
+use crate::event::{EventCode, EventSet};
+use crate::options::{LoadOptions, Source};
+use crate::parse::{self, Expr, Op, Operand, Right};
+use crate::program::{Graph, NodeId, condition_events};
+use crate::rule::Rule;
+
+pub use resolve::resolve_macros;
+pub use schema::Schema;
+
+/// Event sets larger than this are worth a warning.
+const MANY_EVENTS: usize = 100;
+
+/// Longest canonical condition that is kept with a rule; beyond it only its start is.
+const MAX_PRINT: usize = 1 << 20;
+
+/// What came of loading.
+#[derive(Debug)]
+pub(crate) struct Loaded {
+    pub(crate) rules: Vec<(Rule, NodeId, Arc<Expr>)>,
+    pub(crate) graph: Graph,
+}
+
+/// What the files define, for listings and tests.
+#[derive(Clone, Debug, Default)]
+pub struct Definitions {
+    /// Lists with their items, lists in lists put in.
+    pub lists: Vec<(String, Vec<String>)>,
+    /// Names of macros.
+    pub macros: Vec<String>,
+    /// Names of all rules, compiled or not.
+    pub rules: Vec<String>,
+}
+
+/// Loads files. The last diagnostic is the error, if there is one.
+pub(crate) fn load(
+    sources: &[Source<'_>],
+    options: &LoadOptions,
+) -> (Option<Loaded>, Vec<Diagnostic>, Definitions) {
+    let catalogue = options.catalogue.clone().unwrap_or_else(|| Arc::new(Catalogue::builtin().clone()));
+    let mut collection = Collection::new(catalogue);
+    let mut diagnostics = Diagnostics { texts: Vec::new(), names: Vec::new(), found: Vec::new() };
+    let mut loaded = Loaded { rules: Vec::new(), graph: Graph::default() };
+    for (file, source) in sources.iter().enumerate() {
+        diagnostics.names.push(source.name.to_owned());
+        let result = match std::str::from_utf8(source.text) {
+            Ok(text) => {
+                diagnostics.texts.push(text.strip_prefix('\u{feff}').unwrap_or(text));
+                reader::read(file, diagnostics.texts[file], options, &mut collection)
+            }
+            Err(error) => {
+                let valid = String::from_utf8_lossy(&source.text[..error.valid_up_to()]);
+                let at = yaml::Place {
+                    line: valid.matches('\n').count() + 1,
+                    column: valid.rsplit('\n').next().map_or(0, |line| line.chars().count()) + 1,
+                };
+                diagnostics.texts.push("");
+                Err(Trouble::new(Code::YamlParse, "the file is not valid UTF-8".to_owned(), Origin { file, at }))
+            }
+        };
+        let result = result.and_then(|()| compile(&mut collection, options));
+        for warning in std::mem::take(&mut collection.warnings) {
+            diagnostics.add(warning);
+        }
+        match result {
+            Ok(compiled) => loaded = compiled,
+            Err(error) => {
+                diagnostics.add(error);
+                return (None, diagnostics.found, definitions(&collection));
+            }
+        }
+    }
+    if let Some(missing) = missing_plugin(&collection, options) {
+        diagnostics.add(missing);
+        return (None, diagnostics.found, definitions(&collection));
+    }
+    let definitions = definitions(&collection);
+    (Some(loaded), diagnostics.found, definitions)
+}
+
+fn definitions(collection: &Collection) -> Definitions {
+    Definitions {
+        lists: resolve::lists(collection),
+        macros: collection.macros().iter().map(|item| item.name.clone()).collect(),
+        rules: collection.rules().iter().map(|rule| rule.name.clone()).collect(),
+    }
+}
+
+/// Checks documents against the shape of rule files, which never keeps them from being loaded.
+pub fn check_schema(text: &str) -> Schema {
+    yaml::documents(text).map_or(Schema::None, |documents| schema::check(&documents))
+}
+
+/// Reads the plugin requirements of a file and says whether `plugins` satisfy them.
+///
+/// # Errors
+/// The file cannot be read.
+pub fn plugins_satisfy(source: &Source<'_>, options: &LoadOptions) -> Result<bool, String> {
+    let text = std::str::from_utf8(source.text).map_err(|error| error.to_string())?;
+    let mut collection = Collection::new(Arc::new(Catalogue::empty()));
+    reader::read(0, text, options, &mut collection).map_err(|trouble| trouble.message)?;
+    Ok(missing_plugin(&collection, options).is_none())
+}
+
+/// A requirement that no loaded plugin satisfies.
+fn missing_plugin(collection: &Collection, options: &LoadOptions) -> Option<Trouble> {
+    let plugins = options.plugins.as_ref()?;
+    let satisfied = |alternatives: &[(String, crate::Version)]| {
+        alternatives.iter().any(|(name, version)| {
+            plugins.iter().any(|(known, have)| known == name && have.0 == version.0 && have >= version)
+        })
+    };
+    let missing = collection.required_plugins.iter().find(|alternatives| !satisfied(alternatives))?;
+    let wanted: Vec<_> =
+        missing.iter().map(|(name, version)| format!("{name} {}.{}.{}", version.0, version.1, version.2)).collect();
+    let message = format!("plugin requirement not satisfied, must load one of: {}", wanted.join(", "));
+    Some(Trouble::new(Code::Validate, message, Origin::default()))
+}
+
+/// Compiles everything that was collected.
+fn compile(collection: &mut Collection, options: &LoadOptions) -> Result<Loaded, Trouble> {
+    let mut warnings = Vec::new();
+    let result = Compiler { collection, options, warnings: &mut warnings }.run();
+    collection.warnings.append(&mut warnings);
+    result
+}
+
+struct Compiler<'a, 'w> {
+    collection: &'a Collection,
+    options: &'a LoadOptions,
+    warnings: &'w mut Vec<Trouble>,
+}
+
+/// Why a rule was not compiled.
+enum Failed {
+    /// It asked for that.
+    Skipped(Trouble),
+    Error(Trouble),
+}
+
+impl<'a> Compiler<'a, '_> {
+    fn run(&mut self) -> Result<Loaded, Trouble> {
+        let collection = self.collection;
+        let mut lists = Lists::new(collection);
+        let mut macros = self.macros(&mut lists)?;
+        let mut loaded = Loaded { rules: Vec::new(), graph: Graph::default() };
+        for item in collection.rules().iter().filter(|item| !item.unknown_source) {
+            match self.rule(item, &mut lists, &mut macros, &mut loaded.graph) {
+                Ok(rule) => loaded.rules.push(rule),
+                Err(Failed::Skipped(trouble)) => self.warnings.push(trouble),
+                Err(Failed::Error(trouble)) => return Err(trouble),
+            }
+        }
+        for item in collection.macros().iter().filter(|item| !macros.used.contains(&item.name)) {
+            let message = "macro not referred to by any other rule or macro".to_owned();
+            self.warn(Code::UnusedMacro, message, &item.origin, &[("macro", &item.name)]);
+        }
+        for (at, item) in collection.lists().iter().enumerate() {
+            if !lists.used.contains(&at) {
+                let message = "list not referred to by any other rule, macro or list".to_owned();
+                self.warn(Code::UnusedList, message, &item.origin, &[("list", &item.name)]);
+            }
+        }
+        Ok(loaded)
+    }
+
+    /// Parses all macros and resolves them, in order of definition.
+    fn macros(&mut self, lists: &mut Lists<'_>) -> Result<Macros<'a>, Trouble> {
+        let collection = self.collection;
+        let mut macros = Macros { trees: HashMap::new(), used: std::collections::HashSet::new() };
+        for item in collection.macros() {
+            let context = [("macro", item.name.as_str()), ("condition", "")];
+            let expr = parse_condition(&item.condition, lists)
+                .map_err(|message| trouble(Code::CompileCondition, message, &item.condition_origin, &context))?;
+            macros.trees.insert(&item.name, MacroTree { expr, index: item.order.index, resolved: None });
+        }
+        for item in collection.macros() {
+            let Some(tree) = macros.trees.get(item.name.as_str()) else { continue };
+            let expr = Arc::clone(&tree.expr);
+            let resolved = macros.resolve(&expr, item.order.visibility).map_err(|error| {
+                let context = [("macro", item.name.as_str()), ("condition", "")];
+                macro_trouble(error, &item.condition_origin, &context)
+            })?;
+            if let Some(tree) = macros.trees.get_mut(item.name.as_str()) {
+                tree.resolved = Some(resolved);
+            }
+        }
+        Ok(macros)
+    }
+
+    fn rule(
+        &mut self,
+        item: &RuleItem,
+        lists: &mut Lists<'_>,
+        macros: &mut Macros<'_>,
+        graph: &mut Graph,
+    ) -> Result<(Rule, NodeId, Arc<Expr>), Failed> {
+        let catalogue = self.collection.catalogue();
+        let text = exception::condition(&item.condition, &item.exceptions).map_err(|(name, message)| {
+            let origin = item.exceptions.iter().find(|known| known.name == name).map(|known| &known.origin);
+            let context = [("rule", item.name.as_str()), ("exception", name.as_str())];
+            Failed::Error(trouble(Code::Validate, message, origin.unwrap_or(&item.origin), &context))
+        })?;
+
+        let output_context = [("rule", item.name.as_str()), ("output", "")];
+        let output = output::compile(item, self.options, catalogue).map_err(|error| {
+            let found = trouble(Code::CompileOutput, error.message, &item.output_origin, &output_context);
+            self.skippable(item, found, error.unknown_filter)
+        })?;
+        for message in output.deprecations {
+            self.warn(Code::DeprecatedItem, message, &item.output_origin, &output_context);
+        }
+
+        let context = [("rule", item.name.as_str()), ("condition", "")];
+        let origin = &item.condition_origin;
+        let parsed = parse_condition(&text, lists)
+            .map_err(|message| Failed::Error(trouble(Code::CompileCondition, message, origin, &context)))?;
+        let resolved = macros
+            .resolve(&parsed, usize::MAX)
+            .map_err(|error| Failed::Error(macro_trouble(error, origin, &context)))?;
+        for (code, message) in suspicions(&resolved.expr) {
+            self.warn(code, message, origin, &context);
+        }
+        let mut hints = Vec::new();
+        let root = graph.add(&resolved.expr, catalogue, &mut hints).map_err(|error| {
+            let unknown = error.unknown_filter;
+            let found = trouble(Code::CompileCondition, error.message, origin, &context);
+            self.skippable(item, found, unknown)
+        })?;
+        for hint in hints {
+            self.warn(hint.code, hint.message, origin, &context);
+        }
+        let mut events = condition_events(&resolved.expr).map_err(|error| {
+            Failed::Error(trouble(Code::CompileCondition, error.message.to_owned(), origin, &context))
+        })?;
+        if item.source == "syscall" && item.warn_evttypes && events.len() > MANY_EVENTS {
+            let message = "rule matches too many evt.type values; this has a significant performance penalty".to_owned();
+            self.warn(Code::NoEvttype, message, origin, &context);
+        }
+        let all_events = events == EventSet::all();
+        if item.source == "syscall" {
+            events.insert(EventCode::ASYNCEVENT);
+        } else {
+            let mut own = EventSet::EMPTY;
+            own.insert(EventCode::ASYNCEVENT);
+            own.insert(EventCode::PLUGINEVENT);
+            events = events.intersection(&own);
+        }
+        let mut fields = output.format.fields();
+        fields.extend(output.extra.iter().flat_map(|extra| extra.value.fields()));
+        fields.extend(operand_fields(&resolved.expr, catalogue));
+        fields.sort_unstable();
+        fields.dedup();
+        let rule = Rule {
+            name: item.name.clone(),
+            desc: item.desc.clone(),
+            priority: item.priority,
+            source: item.source.clone(),
+            tags: item.tags.iter().cloned().collect(),
+            enabled: item.enabled,
+            enabled_by_file: item.enabled,
+            condition_text: text,
+            condition: printed(&resolved.expr),
+            output_text: output.text,
+            events,
+            fields,
+            capture: item.capture,
+            capture_duration: item.capture_duration,
+            defined: (item.origin.file.to_string(), item.origin.at.line),
+            format: output.format,
+            extra: output.extra,
+            all_events,
+        };
+        Ok((rule, root, resolved.expr))
+    }
+
+    /// An error, or a reason to leave the rule out if it asks for that.
+    fn skippable(&self, item: &RuleItem, mut found: Trouble, unknown_filter: bool) -> Failed {
+        if unknown_filter && item.skip_if_unknown_filter {
+            found.code = Code::UnknownFilter;
+            Failed::Skipped(found)
+        } else {
+            Failed::Error(found)
+        }
+    }
+
+    fn warn(&mut self, code: Code, message: String, origin: &Origin, context: &[(&'static str, &str)]) {
+        self.warnings.push(trouble(code, message, origin, context));
+    }
+}
+
+fn parse_condition(text: &str, lists: &mut Lists<'_>) -> Result<Arc<Expr>, String> {
+    let text = lists.substitute(text)?;
+    parse::parse(text.as_bytes(), parse::MAX_DEPTH).map_err(|error| {
+        let start = text.floor_char_boundary(error.pos.index.saturating_sub(30).min(text.len()));
+        let near: String = text[start..].chars().take(60).collect();
+        format!("{} at column {} of line {} of the condition, near '{}'", error.message, error.pos.column, error.pos.line, near.trim())
+    })
+}
+
+fn macro_trouble(error: MacroError, origin: &Origin, context: &[(&'static str, &str)]) -> Trouble {
+    match error {
+        MacroError::Invalid(message, _) => trouble(Code::Validate, message, origin, context),
+        MacroError::TooLarge(message, _) => trouble(Code::CompileCondition, message, origin, context),
+    }
+}
+
+fn trouble(code: Code, message: String, origin: &Origin, context: &[(&'static str, &str)]) -> Trouble {
+    let context = context.iter().map(|(kind, name)| (*kind, (*name).to_owned())).collect();
+    Trouble { code, message, origin: origin.clone(), context }
+}
+
+/// The canonical print; only its start if it is huge.
+fn printed(expr: &Expr) -> String {
+    let mut text = String::from_utf8_lossy(&parse::print(expr)).into_owned();
+    if text.len() > MAX_PRINT {
+        text.truncate(text.floor_char_boundary(MAX_PRINT));
+    }
+    text
+}
+
+fn operand_fields(expr: &Expr, catalogue: &Catalogue) -> Vec<FieldId> {
+    let mut seen = std::collections::HashSet::new();
+    let mut fields = Vec::new();
+    expr.operands(&mut |operand| {
+        if let Operand::Field { name, arg, .. } = operand {
+            if seen.insert((name.clone(), arg.clone())) {
+                fields.extend(typed_operand(operand, catalogue).ok().and_then(|typed| typed.field));
+            }
+        }
+    });
+    fields
+}
+
+/// Fields that should no longer be used.
+pub(super) const DEPRECATED: [&str; 6] =
+    ["evt.dir", "evt.latency", "evt.latency.s", "evt.latency.ns", "evt.latency.human", "evt.wait_latency"];
+
+/// Warnings that a condition's tree deserves, whatever the catalogue.
+pub fn suspicions(expr: &Expr) -> Vec<(Code, String)> {
+    let mut found = Vec::new();
+    let mut deprecated = Vec::new();
+    expr.operands(&mut |operand| {
+        if let Operand::Field { name, .. } = operand {
+            if let Some(field) = DEPRECATED.iter().find(|field| *field == name).filter(|field| !deprecated.contains(*field)) {
+                deprecated.push(field);
+            }
+        }
+    });
+    found.extend(deprecated.iter().map(|field| {
+        (Code::DeprecatedItem, format!("usage of deprecated field '{field}' has been detected; it has no meaning any more"))
+    }));
+    if compares_na(expr) {
+        let message = "comparing a field with <NA> is unsafe, use 'exists' instead".to_owned();
+        found.push((Code::UnsafeNaCheck, message));
+    }
+    found
+}
+
+fn compares_na(expr: &Expr) -> bool {
+    match expr {
+        Expr::And(children, _) | Expr::Or(children, _) => children.iter().any(|child| compares_na(child)),
+        Expr::Not(child, _) => compares_na(child),
+        Expr::Check { left, op, right, .. } => {
+            let mut unsafe_field = false;
+            left.walk(&mut |operand| {
+                if let Operand::Field { name, .. } = operand {
+                    unsafe_field |= name.starts_with("ka.") || name.starts_with("jevt.");
+                }
+            });
+            let unsafe_op =
+                matches!(op, Op::Eq | Op::EqEq | Op::Ne | Op::In | Op::Intersects | Op::PMatch);
+            let values = match right {
+                Right::Value(value, _) => std::slice::from_ref(value),
+                Right::List(values, _) => values,
+                Right::Operand(_) => &[],
+            };
+            unsafe_field && unsafe_op && values.iter().any(|value| value == b"<NA>")
+        }
+        _ => false,
+    }
+}
+
+/// Turns trouble into diagnostics: looks up names and lines.
+struct Diagnostics<'t> {
+    texts: Vec<&'t str>,
+    names: Vec<String>,
+    found: Vec<Diagnostic>,
+}
+
+impl Diagnostics<'_> {
+    fn add(&mut self, trouble: Trouble) {
+        let file = trouble.origin.file;
+        let name = self.names.get(file).cloned().unwrap_or_default();
+        let at = trouble.origin.at;
+        let step = |kind, item: String, line, column| Context { kind, name: item, file: name.clone(), line, column };
+        let mut context = vec![step("rules content", String::new(), 1, 1)];
+        context.extend(trouble.context.into_iter().map(|(kind, item)| step(kind, item, at.line.max(1), at.column.max(1))));
+        if context.len() == 1 {
+            context[0].line = at.line.max(1);
+            context[0].column = at.column.max(1);
+        }
+        let line = self.texts.get(file).and_then(|text| text.lines().nth(at.line.saturating_sub(1)));
+        let snippet = line.map(|line| line.chars().take(200).collect()).unwrap_or_default();
+        self.found.push(Diagnostic { code: trouble.code, message: trouble.message, context, snippet });
+    }
+}
