@@ -1,7 +1,9 @@
 //! Connects at the system call's exit. Addresses come from the socket: what it is connected to, not what
 //! the caller's memory says. A failed connect leaves none there; then the caller's copy is reported, and marked so.
 
-use agent_common::{ConnectFlags, ConnectRecord, EventType, InetAddress, KernelPolicy, Loss, PolicyFlags, fact, limits};
+use agent_common::{
+    ConnectFlags, ConnectRecord, EventType, InetAddress, KernelPolicy, Loss, PolicyFlags, fact, limits,
+};
 use aya_ebpf::helpers::generated::{bpf_probe_read_kernel, bpf_probe_read_user};
 
 use crate::{
@@ -110,8 +112,8 @@ pub unsafe fn fill<K: Object>(
         record.remote = InetAddress::default();
         record.local = InetAddress::default();
         let connected = result >= 0 || under_way(result);
-        let is_socket = !file.is_null()
-            && file.object::<{ fact::FILE_INODE }>().u16::<{ fact::INODE_MODE }>() & FORMAT == SOCKET;
+        let is_socket =
+            !file.is_null() && file.object::<{ fact::FILE_INODE }>().u16::<{ fact::INODE_MODE }>() & FORMAT == SOCKET;
         if is_socket {
             let socket = K::at::<{ fact::ID_SOCKET }>(file.u64::<{ fact::FILE_PRIVATE_DATA }>() as *const u8);
             let sock = socket.object::<{ fact::SOCKET_SK }>();

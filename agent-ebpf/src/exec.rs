@@ -42,7 +42,13 @@ pub unsafe fn on_exec(ctx: &BtfTracePointContext) {
         record.interp_length = if interp == filename { 0 } else { string(sections, interp) };
 
         if typed_loads() {
-            files::<Typed>(record, sections, bprm.object::<{ fact::BPRM_FILE }>(), task.object::<{ fact::TASK_FS }>(), task);
+            files::<Typed>(
+                record,
+                sections,
+                bprm.object::<{ fact::BPRM_FILE }>(),
+                task.object::<{ fact::TASK_FS }>(),
+                task,
+            );
         } else {
             files::<Raw>(
                 record,
@@ -85,13 +91,7 @@ pub unsafe fn on_exec(ctx: &BtfTracePointContext) {
 }
 
 #[inline(always)]
-unsafe fn files<K: Object>(
-    record: &mut agent_common::ExecRecord,
-    sections: Sections,
-    file: K,
-    fs: K,
-    task: Typed,
-) {
+unsafe fn files<K: Object>(record: &mut agent_common::ExecRecord, sections: Sections, file: K, fs: K, task: Typed) {
     // SAFETY: reads an open file and a task's file system facts.
     unsafe {
         file::fill(&mut record.file, file.object::<{ fact::FILE_INODE }>(), task);

@@ -168,7 +168,11 @@ unsafe fn report(
             let record = &mut scratch.record;
             output::begin(&mut record.header, event, policy);
             let asked = match pending {
-                Some(pending) => Asked { address: (&raw const (*pending).bytes).cast(), length: (*pending).length, user_memory: false },
+                Some(pending) => Asked {
+                    address: (&raw const (*pending).bytes).cast(),
+                    length: (*pending).length,
+                    user_memory: false,
+                },
                 None => Asked { address: core::ptr::null(), length: 0, user_memory: false },
             };
             connect::fill::<Typed>(record, sections, Typed::at::<{ fact::ID_FILE }>(file), asked, result, current);

@@ -1,7 +1,9 @@
 //! Opens at the system call's exit: the descriptor leads to the open file, so that what is reported is
 //! what was opened, whatever the caller's memory says now.
 
-use agent_common::{EventType, KernelPolicy, Loss, OpenFlags, OpenRecord, PathFlags, PathRecord, PolicyFlags, fact, limits};
+use agent_common::{
+    EventType, KernelPolicy, Loss, OpenFlags, OpenRecord, PathFlags, PathRecord, PolicyFlags, fact, limits,
+};
 use aya_ebpf::helpers::generated::{bpf_probe_read_user, bpf_probe_read_user_str};
 
 use crate::{
@@ -56,14 +58,7 @@ pub unsafe fn on_exit(event: EventType, call: Call, result: i64, current: Typed)
 }
 
 #[inline(always)]
-unsafe fn report<K: Object>(
-    event: EventType,
-    call: Call,
-    result: i64,
-    current: Typed,
-    policy: &KernelPolicy,
-    file: K,
-) {
+unsafe fn report<K: Object>(event: EventType, call: Call, result: i64, current: Typed, policy: &KernelPolicy, file: K) {
     // SAFETY: reads an open file and the current task.
     unsafe {
         if !file.is_null() && !mode_wanted(policy, file.u32::<{ fact::FILE_MODE }>()) {

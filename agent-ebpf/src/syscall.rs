@@ -61,7 +61,8 @@ pub unsafe fn on_exit(ctx: &BtfTracePointContext) {
         let compat = is_compat(current);
         let code = if compat { codes >> 8 } else { codes & 0xff };
         let call = Call { regs, compat };
-        let event = if code == u16::from(SOCKETCALL_CODE) { Some(EventType::Connect) } else { EventType::from_code(code) };
+        let event =
+            if code == u16::from(SOCKETCALL_CODE) { Some(EventType::Connect) } else { EventType::from_code(code) };
         let Some(event) = event else { return };
         if task::is_agent(current) {
             return;

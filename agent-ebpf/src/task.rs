@@ -55,8 +55,7 @@ pub unsafe fn fill(record: &mut TaskRecord, task: Typed) {
         record.tid = task.u32::<{ fact::TASK_PID }>();
         let parent = task.object::<{ fact::TASK_REAL_PARENT }>();
         record.parent_tgid = parent.u32::<{ fact::TASK_TGID }>();
-        record.parent_start_ns =
-            parent.object::<{ fact::TASK_GROUP_LEADER }>().u64::<{ fact::TASK_START_BOOTTIME }>();
+        record.parent_start_ns = parent.object::<{ fact::TASK_GROUP_LEADER }>().u64::<{ fact::TASK_START_BOOTTIME }>();
 
         let signal = task.object::<{ fact::TASK_SIGNAL }>();
         let session = signal.object_past::<{ fact::SIGNAL_PIDS }, PIDTYPE_SID>();
@@ -141,15 +140,19 @@ unsafe fn own_namespace(record: &mut TaskRecord, task: Typed, signal: Typed, gro
         }
         // VERIFIER: a variable offset is not allowed on a typed pointer.
         let bytes = u64::from(level) * value::<{ fact::UPID_SIZE }>();
-        let upid = Raw::from_member::<{ fact::TASK_THREAD_PID }, _>(task).embedded::<{ fact::PID_NUMBERS }>().past(bytes);
+        let upid =
+            Raw::from_member::<{ fact::TASK_THREAD_PID }, _>(task).embedded::<{ fact::PID_NUMBERS }>().past(bytes);
         record.vtid = Raw::read(upid.address());
         record.pid_ns = upid.object::<{ fact::UPID_NS }>().u32::<{ fact::PID_NAMESPACE_INUM }>();
-        let leader = Raw::read::<u64>(signal.embedded::<{ fact::SIGNAL_PIDS }>().address().wrapping_add(PIDTYPE_TGID as usize));
+        let leader =
+            Raw::read::<u64>(signal.embedded::<{ fact::SIGNAL_PIDS }>().address().wrapping_add(PIDTYPE_TGID as usize));
         record.vtgid = Raw::read(Raw::from(leader).embedded::<{ fact::PID_NUMBERS }>().past(bytes).address());
         record.vpgid = 0;
         // The group of a process that entered the namespace may lie outside of it, with fewer levels.
         if group.u32::<{ fact::PID_LEVEL }>() >= level {
-            let group = Raw::read::<u64>(signal.embedded::<{ fact::SIGNAL_PIDS }>().address().wrapping_add(PIDTYPE_PGID as usize));
+            let group = Raw::read::<u64>(
+                signal.embedded::<{ fact::SIGNAL_PIDS }>().address().wrapping_add(PIDTYPE_PGID as usize),
+            );
             record.vpgid = Raw::read(Raw::from(group).embedded::<{ fact::PID_NUMBERS }>().past(bytes).address());
         }
     }

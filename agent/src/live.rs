@@ -23,7 +23,8 @@ const CONTAINERS: Family =
 const MANIFESTS: Family =
     counter("purser_manifest_operations", "Manifests built or read, files hashed, by result", &["result"]);
 /// Programs whose bytes could not be had. No event is lost by it: the verdict says so.
-const UNVERIFIABLE: Family = counter("purser_unverifiable", "Programs that could not be hashed, by reason", &["reason"]);
+const UNVERIFIABLE: Family =
+    counter("purser_unverifiable", "Programs that could not be hashed, by reason", &["reason"]);
 /// How often the distance between the two clocks is measured anew (it moves when the wall clock is set).
 const CLOCK_INTERVAL: Duration = Duration::from_secs(1);
 

@@ -325,8 +325,7 @@ impl<O: Outside> Pipeline<O> {
                 continue;
             }
             let name = names.get(place);
-            let sight =
-                sight(&seen, Lineage::Kept(&lineage), name, &self.outside, &self.arena, self.started_boot_ns);
+            let sight = sight(&seen, Lineage::Kept(&lineage), name, &self.outside, &self.arena, self.started_boot_ns);
             match self.rules.evaluate_rule(rule, &sight) {
                 Outcome::True => {
                     let alert = self.rules.alert(rule, &sight, &self.config.alerts);
@@ -339,8 +338,7 @@ impl<O: Outside> Pipeline<O> {
         }
         if let (None, Some((rule, place))) = (reported, fallback) {
             let name = names.get(place);
-            let sight =
-                sight(&seen, Lineage::Kept(&lineage), name, &self.outside, &self.arena, self.started_boot_ns);
+            let sight = sight(&seen, Lineage::Kept(&lineage), name, &self.outside, &self.arena, self.started_boot_ns);
             let alert = self.rules.alert(rule, &sight, &self.config.alerts);
             self.report(rule, alert);
         }

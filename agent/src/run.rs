@@ -7,8 +7,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, bail};
 use agent_common::EventGroup;
+use anyhow::{Context as _, Result, bail};
 use purser_rules::{Needs, RuleSet, Source};
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec};
 
@@ -97,8 +97,8 @@ pub fn run(config: Config, duration: Option<Duration>) -> Result<Summary> {
 fn load_rules(config: &Config) -> Result<RuleSet> {
     let texts = crate::cli::read_rules(&config.rules_files)?;
     let sources: Vec<Source<'_>> = texts.iter().map(|(name, text)| Source { name, text }).collect();
-    let (rules, warnings) =
-        RuleSet::load(&sources, &config.load_options()).context("the rules cannot be used; see `purser rules check`")?;
+    let (rules, warnings) = RuleSet::load(&sources, &config.load_options())
+        .context("the rules cannot be used; see `purser rules check`")?;
     for warning in warnings {
         tracing::warn!("{warning}");
     }
@@ -145,7 +145,10 @@ fn policy(needs: &Needs) -> Policy {
 }
 
 fn sensor_config(config: &Config) -> SensorConfig {
-    SensorConfig { ring_bytes: u32::try_from(config.sensor.ring_bytes.0).unwrap_or(u32::MAX), ..SensorConfig::default() }
+    SensorConfig {
+        ring_bytes: u32::try_from(config.sensor.ring_bytes.0).unwrap_or(u32::MAX),
+        ..SensorConfig::default()
+    }
 }
 
 fn check_tier(asked: TierChoice, report: &TierReport) -> Result<()> {
@@ -281,7 +284,8 @@ struct Signals {
 impl Signals {
     fn start(wake: Wake) -> Result<Self> {
         let (stop, reopen) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start tokio")?;
+        let runtime =
+            tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start tokio")?;
         let (ended, rotated) = (Arc::clone(&stop), Arc::clone(&reopen));
         let _in_runtime = runtime.enter();
         use tokio::signal::unix::{SignalKind, signal};

@@ -47,7 +47,10 @@ impl Tally {
             events,
             verdicts: Verdict::ALL.iter().map(|verdict| (*verdict, metrics.verdict(verdict.as_str()))).collect(),
             rules: rules.rules().iter().map(|rule| metrics.rule_matches(&rule.name, rule.priority)).collect(),
-            decode: crate::decode::DecodeError::REASONS.iter().map(|reason| (*reason, metrics.lost("decode", reason))).collect(),
+            decode: crate::decode::DecodeError::REASONS
+                .iter()
+                .map(|reason| (*reason, metrics.lost("decode", reason)))
+                .collect(),
             identity_timeout: metrics.lost("identity", "timeout"),
             identity_overflow: metrics.lost("identity", "overflow"),
             verdict_overflow: metrics.lost("verdict", "overflow"),

@@ -77,10 +77,8 @@ impl Waiting {
             return Some(held);
         }
         self.held_events += 1;
-        let queue = self
-            .held
-            .entry(container.id.clone())
-            .or_insert_with(|| Queue { since: now, events: VecDeque::new() });
+        let queue =
+            self.held.entry(container.id.clone()).or_insert_with(|| Queue { since: now, events: VecDeque::new() });
         queue.events.push_back(held);
         None
     }

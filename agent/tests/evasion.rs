@@ -51,7 +51,8 @@ fn no_way_around_a_watched_file_or_address() {
     let rules = common::rules_file(directory.path(), RULES);
     let agent = common::start(&Options { rules: vec![rules], ..Options::default() });
     let id = unique_name("evasion");
-    let container = containerd.start_container("local.test/evasion:1", &id, &["/bin/sleep", "1000"]).expect("container");
+    let container =
+        containerd.start_container("local.test/evasion:1", &id, &["/bin/sleep", "1000"]).expect("container");
 
     // open_by_handle_at is tested on the host: overlayfs gives out no handles.
     let reads: &[(&[&str], &str, bool)] = &[
@@ -75,7 +76,12 @@ fn no_way_around_a_watched_file_or_address() {
         assert_eq!(alert.output_fields["evt.io_uring"], *uring, "{}", alert.output);
         assert_eq!(alert.field("fd.name"), Some("/etc/secret"), "{}", alert.output);
         assert_eq!(alert.field("fd.realpath"), Some("/etc/secret"), "{}", alert.output);
-        assert_eq!(alert.field("proc.cmdline"), Some(format!("payload {}", args.join(" ")).as_str()), "{}", alert.output);
+        assert_eq!(
+            alert.field("proc.cmdline"),
+            Some(format!("payload {}", args.join(" ")).as_str()),
+            "{}",
+            alert.output
+        );
         assert_eq!(alert.field("container.full_id"), Some(id.as_str()));
     }
 

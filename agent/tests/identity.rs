@@ -12,9 +12,11 @@ use xtask::rig::runc::Runc;
 use xtask::rig::{payload, unique_name};
 
 fn image(reference: &str) -> Image {
-    Image::new(reference)
-        .layer(Layer::busybox(&["sh", "sleep"]).expect("busybox"))
-        .layer(Layer::new().file("/usr/bin/payload", payload::unique().expect("payload"), 0o755))
+    Image::new(reference).layer(Layer::busybox(&["sh", "sleep"]).expect("busybox")).layer(Layer::new().file(
+        "/usr/bin/payload",
+        payload::unique().expect("payload"),
+        0o755,
+    ))
 }
 
 fn assert_image(alert: &Alert, written: &Written) {

@@ -88,10 +88,12 @@ fn ordinary_use_raises_no_alert_and_every_exec_gets_a_verdict() {
     // The last exits are on their way; nothing that could alert is.
     std::thread::sleep(Duration::from_millis(200));
     let (lines, summary) = agent.stop().expect("summary");
-    let alerts: Vec<String> = lines.into_iter().map(|line| line.alert.map_or_else(|error| error, |a| a.output)).collect();
+    let alerts: Vec<String> =
+        lines.into_iter().map(|line| line.alert.map_or_else(|error| error, |a| a.output)).collect();
     assert!(alerts.is_empty(), "{} alerts: {:#?}", alerts.len(), &alerts[..alerts.len().min(10)]);
 
-    let execs = summary.events.get("execve").copied().unwrap_or(0) + summary.events.get("execveat").copied().unwrap_or(0);
+    let execs =
+        summary.events.get("execve").copied().unwrap_or(0) + summary.events.get("execveat").copied().unwrap_or(0);
     let verdicts: u64 = summary.verdicts.values().sum();
     assert_eq!(verdicts, execs, "{:?}", summary.verdicts);
     let given = |name: &str| summary.verdicts.get(name).copied().unwrap_or(0);

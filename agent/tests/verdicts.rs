@@ -60,7 +60,8 @@ fn each_verdict_is_given_for_what_it_means() {
     }
 
     // `large` must not be hashed: the limit lies between it and busybox.
-    let config = "manifest: {max_file_bytes: 4MiB, cache_dir: CACHE}".replace("CACHE", directory.path().join("cache").to_str().expect("text"));
+    let config = "manifest: {max_file_bytes: 4MiB, cache_dir: CACHE}"
+        .replace("CACHE", directory.path().join("cache").to_str().expect("text"));
     let agent = common::start(&Options { rules: vec![rules], config, ..Options::default() });
     let id = unique_name("verdicts");
     let options = RunOptions { mounts: vec![(volume.clone(), "/volume".to_owned(), true)], ..RunOptions::default() };
@@ -126,9 +127,19 @@ fn each_verdict_is_given_for_what_it_means() {
 
     drop((container, neighbour));
     let (_, summary) = agent.stop().expect("summary");
-    for name in
-        ["expected", "relocated", "modified", "unlisted", "escalated", "fileless", "volume", "foreign", "unverifiable", "unattested", "host"]
-    {
+    for name in [
+        "expected",
+        "relocated",
+        "modified",
+        "unlisted",
+        "escalated",
+        "fileless",
+        "volume",
+        "foreign",
+        "unverifiable",
+        "unattested",
+        "host",
+    ] {
         assert!(summary.verdicts.get(name).is_some_and(|n| *n > 0), "{name}: {:?}", summary.verdicts);
     }
     assert_eq!(summary.lost(), 0, "{:?}", summary.lost);

@@ -25,9 +25,7 @@ impl Sight<'_> {
             FieldId::CONTAINER_NAME => Fact::text(container.name.as_bytes()),
             FieldId::CONTAINER_TYPE => Fact::text(container.runtime.name().as_bytes()),
             FieldId::CONTAINER_PRIVILEGED => boolean(container.privileged),
-            FieldId::CONTAINER_IDENTITY => {
-                Fact::text(if container.image_pending { b"pending" } else { b"known" })
-            }
+            FieldId::CONTAINER_IDENTITY => Fact::text(if container.image_pending { b"pending" } else { b"known" }),
             FieldId::CONTAINER_IMAGE => text_or_missing(image.map(|image| image.reference.as_str())),
             FieldId::CONTAINER_IMAGE_REPOSITORY => part(reference.map(|reference| reference.repository)),
             FieldId::CONTAINER_IMAGE_TAG => part(reference.map(|reference| reference.tag)),
@@ -35,7 +33,9 @@ impl Sight<'_> {
                 image.and_then(|image| image.index_digest.as_deref().or(image.manifest_digest.as_deref())),
             ),
             FieldId::CONTAINER_IMAGE_ID => text_or_missing(
-                image.and_then(|image| image.config_digest.as_deref()).map(|id| id.strip_prefix("sha256:").unwrap_or(id)),
+                image
+                    .and_then(|image| image.config_digest.as_deref())
+                    .map(|id| id.strip_prefix("sha256:").unwrap_or(id)),
             ),
             FieldId::IMAGE_MANIFEST_DIGEST => text_or_missing(image.and_then(|image| image.manifest_digest.as_deref())),
             FieldId::IMAGE_INDEX_DIGEST => text_or_missing(image.and_then(|image| image.index_digest.as_deref())),
@@ -78,7 +78,12 @@ impl Sight<'_> {
     }
 
     /// One mount: by position, or the first whose source (for `.source`: destination) the expression is found in.
-    fn mount(&self, field: FieldRef<'_>, container: &Container, text: impl Fn(&crate::container::Mount) -> String) -> Fact<'_> {
+    fn mount(
+        &self,
+        field: FieldRef<'_>,
+        container: &Container,
+        text: impl Fn(&crate::container::Mount) -> String,
+    ) -> Fact<'_> {
         let found = match field.arg {
             Arg::Index(index) => usize::try_from(index).ok().and_then(|index| container.mounts.get(index)),
             Arg::Key(pattern) => {
@@ -86,7 +91,11 @@ impl Sight<'_> {
                     return NOT_APPLICABLE;
                 };
                 container.mounts.iter().find(|mount| {
-                    pattern.is_match(if field.id == FieldId::CONTAINER_MOUNT_SOURCE { &mount.destination } else { &mount.source })
+                    pattern.is_match(if field.id == FieldId::CONTAINER_MOUNT_SOURCE {
+                        &mount.destination
+                    } else {
+                        &mount.source
+                    })
                 })
             }
             Arg::None => None,

@@ -29,9 +29,9 @@ impl Sight<'_> {
         Some(match field.id {
             FieldId::EVT_NUM => unsigned(self.number),
             FieldId::EVT_TYPE => Fact::text(header.event.name().as_bytes()),
-            FieldId::EVT_TYPE_IS => unsigned(u64::from(
-                matches!(field.arg, Arg::Key(name) if name == header.event.name().as_bytes()),
-            )),
+            FieldId::EVT_TYPE_IS => {
+                unsigned(u64::from(matches!(field.arg, Arg::Key(name) if name == header.event.name().as_bytes())))
+            }
             FieldId::SYSCALL_TYPE => match self.event.body {
                 Body::Exit(_) | Body::Cgroup(_) => NOT_APPLICABLE,
                 _ => Fact::text(header.event.name().as_bytes()),
@@ -53,8 +53,12 @@ impl Sight<'_> {
             FieldId::EVT_DELTATIME_S => unsigned(self.since_previous() / NS),
             FieldId::EVT_DELTATIME_NS => unsigned(self.since_previous() % NS),
             FieldId::EVT_SOURCE => Fact::text(b"syscall"),
-            FieldId::EVT_IS_ASYNC | FieldId::EVT_IS_IO | FieldId::EVT_IS_IO_READ | FieldId::EVT_IS_IO_WRITE
-            | FieldId::EVT_IS_WAIT | FieldId::EVT_IS_SYSLOG => boolean(false),
+            FieldId::EVT_IS_ASYNC
+            | FieldId::EVT_IS_IO
+            | FieldId::EVT_IS_IO_READ
+            | FieldId::EVT_IS_IO_WRITE
+            | FieldId::EVT_IS_WAIT
+            | FieldId::EVT_IS_SYSLOG => boolean(false),
             FieldId::EVT_HOSTNAME => {
                 static HOSTNAME: OnceLock<String> = OnceLock::new();
                 Fact::text(HOSTNAME.get_or_init(crate::alert::hostname).as_bytes())
@@ -64,7 +68,9 @@ impl Sight<'_> {
             FieldId::EVT_COUNT | FieldId::EVT_COUNT_EXIT => unsigned(1),
             FieldId::EVT_RAWRES => self.result().map_or(NOT_APPLICABLE, signed),
             FieldId::EVT_FAILED => self.result().map_or(NOT_APPLICABLE, |result| boolean(result < 0)),
-            FieldId::EVT_RES => self.result().map_or(NOT_APPLICABLE, |result| Fact::text(result_name(result).as_bytes())),
+            FieldId::EVT_RES => {
+                self.result().map_or(NOT_APPLICABLE, |result| Fact::text(result_name(result).as_bytes()))
+            }
             FieldId::EVT_COUNT_ERROR => unsigned(u64::from(self.result().is_some_and(|result| result < 0))),
             FieldId::EVT_COUNT_ERROR_FILE => unsigned(u64::from(
                 matches!(self.event.body, Body::Open(_)) && self.result().is_some_and(|result| result < 0),
@@ -218,7 +224,9 @@ impl Sight<'_> {
                 b"res" => Some(Parameter::signed(0)),
                 b"filename" => Some(Parameter::text(&exec.filename)),
                 b"trusted_exepath" => Some(Parameter::text(&exec.path)),
-                b"env" => Some(Parameter::text(&exec.envp.split(|b| *b == 0).collect::<Vec<_>>().join(&b' ')).into_owned()),
+                b"env" => {
+                    Some(Parameter::text(&exec.envp.split(|b| *b == 0).collect::<Vec<_>>().join(&b' ')).into_owned())
+                }
                 b"exe_ino" => Some(Parameter::unsigned(exec.file.ino)),
                 b"exe_ino_ctime" => Some(Parameter::unsigned(exec.file.ctime_ns as u64)),
                 b"exe_ino_mtime" => Some(Parameter::unsigned(exec.file.mtime_ns as u64)),
@@ -244,7 +252,9 @@ impl Sight<'_> {
     fn open_parameter(&self, open: &Open, name: &[u8]) -> Option<Parameter<'_>> {
         Some(match name {
             b"fd" => descriptor(open.result, b'f', self.name),
-            b"dirfd" if open.dirfd == -100 => Parameter { text: Cow::Borrowed(b"AT_FDCWD"), raw: Some(Raw::Signed(-100)) },
+            b"dirfd" if open.dirfd == -100 => {
+                Parameter { text: Cow::Borrowed(b"AT_FDCWD"), raw: Some(Raw::Signed(-100)) }
+            }
             b"dirfd" | b"mountfd" => descriptor(open.dirfd.into(), b'd', &[]),
             b"name" | b"path" => Parameter::text(if open.name.is_empty() { self.name } else { self.keep(&open.name) }),
             b"flags" | b"creat_flags" => {
@@ -325,11 +335,13 @@ fn descriptor(fd: i64, kind: u8, name: &[u8]) -> Parameter<'static> {
 }
 
 pub(super) fn opens_for_reading(open: &Open) -> bool {
-    matches!(open.flags as i32 & libc::O_ACCMODE, libc::O_RDONLY | libc::O_RDWR) && open.flags as i32 & libc::O_PATH == 0
+    matches!(open.flags as i32 & libc::O_ACCMODE, libc::O_RDONLY | libc::O_RDWR)
+        && open.flags as i32 & libc::O_PATH == 0
 }
 
 pub(super) fn opens_for_writing(open: &Open) -> bool {
-    matches!(open.flags as i32 & libc::O_ACCMODE, libc::O_WRONLY | libc::O_RDWR) && open.flags as i32 & libc::O_PATH == 0
+    matches!(open.flags as i32 & libc::O_ACCMODE, libc::O_WRONLY | libc::O_RDWR)
+        && open.flags as i32 & libc::O_PATH == 0
 }
 
 /// Names and values of open flags as upstream prints them (libs `flags_table.c`, `file_flags`), in its order.

@@ -28,7 +28,11 @@ impl Sight<'_> {
             FieldId::FD_TYPECHAR => Fact::text(if is_directory(open) { b"d" } else { b"f" }),
             FieldId::FD_NAME => Fact::text(self.name),
             FieldId::FD_NAMERAW => {
-                if open.name.is_empty() { Fact::text(self.name) } else { self.keep_text(&open.name) }
+                if open.name.is_empty() {
+                    Fact::text(self.name)
+                } else {
+                    self.keep_text(&open.name)
+                }
             }
             FieldId::FD_REALPATH if open.path.is_empty() => UNKNOWN,
             FieldId::FD_REALPATH => self.keep_text(&open.path),
@@ -101,8 +105,14 @@ impl Sight<'_> {
             FieldId::FD_NAME_CHANGED => boolean(true),
             FieldId::FD_UID => self.keep_text(format!("{}{}", self.event.task.tid, connect.fd).as_bytes()),
             FieldId::FD_CONTAINERNAME => self.with_container_id(&self.socket_name()),
-            FieldId::FD_CIP_NAME | FieldId::FD_SIP_NAME | FieldId::FD_LIP_NAME | FieldId::FD_RIP_NAME
-            | FieldId::FD_CPROTO | FieldId::FD_SPROTO | FieldId::FD_LPROTO | FieldId::FD_RPROTO => NOT_COLLECTED,
+            FieldId::FD_CIP_NAME
+            | FieldId::FD_SIP_NAME
+            | FieldId::FD_LIP_NAME
+            | FieldId::FD_RIP_NAME
+            | FieldId::FD_CPROTO
+            | FieldId::FD_SPROTO
+            | FieldId::FD_LPROTO
+            | FieldId::FD_RPROTO => NOT_COLLECTED,
             _ => NOT_APPLICABLE,
         }
     }

@@ -60,8 +60,12 @@ impl Sight<'_> {
             FieldId::PROC_PEXE => self.of_parent(|parent| Fact::text(parent.program.exe())),
             FieldId::PROC_PEXEPATH => self.of_parent(|parent| Fact::text(&parent.program.path)),
             FieldId::PROC_PCMDLINE => self.of_parent(|parent| Fact::text(parent.program.command_line(parent.comm()))),
-            FieldId::PROC_ANAME | FieldId::PROC_AEXE | FieldId::PROC_AEXEPATH | FieldId::PROC_ACMDLINE
-            | FieldId::PROC_APID | FieldId::PROC_AENV => match field.arg {
+            FieldId::PROC_ANAME
+            | FieldId::PROC_AEXE
+            | FieldId::PROC_AEXEPATH
+            | FieldId::PROC_ACMDLINE
+            | FieldId::PROC_APID
+            | FieldId::PROC_AENV => match field.arg {
                 Arg::Index(0) => of_process(field.id, process),
                 Arg::Index(index) => usize::try_from(index)
                     .ok()
@@ -237,9 +241,7 @@ fn of_process(field: FieldId, process: &Process) -> Fact<'_> {
 }
 
 fn variable<'a>(envp: &'a [u8], name: &[u8]) -> &'a [u8] {
-    envp.split(|b| *b == 0)
-        .find_map(|entry| entry.strip_prefix(name)?.strip_prefix(b"="))
-        .unwrap_or_default()
+    envp.split(|b| *b == 0).find_map(|entry| entry.strip_prefix(name)?.strip_prefix(b"=")).unwrap_or_default()
 }
 
 /// Names of the set bits, blank separated, as upstream prints them.

@@ -63,8 +63,7 @@ fn judgement(verdict: Verdict) -> Judgement {
     let state = ManifestState::Missing(Reason::NoImage);
     let identity = crate::event::FileIdentity::default();
     let digest = Ok(FileDigest { digest: Digest::default(), capabilities: None, settled: true });
-    let subject =
-        Subject { identity: &identity, rootfs_path: None, in_host_mount_namespace: false, digest };
+    let subject = Subject { identity: &identity, rootfs_path: None, in_host_mount_namespace: false, digest };
     Judgement { verdict, ..judge(&state, &subject, |_| None) }
 }
 

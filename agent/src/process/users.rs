@@ -43,9 +43,11 @@ impl Users {
             databases.clear();
         }
         let now = Instant::now();
-        let database = databases
-            .entry(root.to_owned())
-            .or_insert_with(|| Database { checked: now.checked_sub(FRESH).unwrap_or(now), version: None, names: HashMap::new() });
+        let database = databases.entry(root.to_owned()).or_insert_with(|| Database {
+            checked: now.checked_sub(FRESH).unwrap_or(now),
+            version: None,
+            names: HashMap::new(),
+        });
         if database.version.is_none() || now.duration_since(database.checked) >= FRESH {
             database.refresh(root, now);
         }
@@ -108,7 +110,8 @@ mod tests {
         let passwd = root.path().join("etc/passwd");
         let users = Users::default();
         assert_eq!(users.name(root.path(), 7), None);
-        std::fs::write(&passwd, b"first:x:7:7::/:/bin/sh\nsecond:x:7:7\n:x:8:8\nbroken\nx:y:z\n\xff\xfe:x:9:9:\n").unwrap();
+        std::fs::write(&passwd, b"first:x:7:7::/:/bin/sh\nsecond:x:7:7\n:x:8:8\nbroken\nx:y:z\n\xff\xfe:x:9:9:\n")
+            .unwrap();
         assert_eq!(users.name(root.path(), 7).as_deref(), Some(&b"first"[..]));
         assert_eq!(users.name(root.path(), 8), None);
         assert_eq!(users.name(root.path(), 9).as_deref(), Some(&b"\xff\xfe"[..]));

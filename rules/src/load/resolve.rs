@@ -47,7 +47,8 @@ impl<'a> Lists<'a> {
         for list in collection.lists() {
             let mut items: Vec<String> = Vec::with_capacity(list.items.len());
             for item in &list.items {
-                let other = collection.list(item).filter(|at| collection.lists()[*at].order.index < list.order.visibility);
+                let other =
+                    collection.list(item).filter(|at| collection.lists()[*at].order.index < list.order.visibility);
                 match other {
                     Some(at) => {
                         used.insert(at);

@@ -10,8 +10,8 @@ use std::sync::Arc;
 
 use crate::catalogue::{Catalogue, FieldId};
 use crate::compile::{CompileError, Hint, compile_check, error};
-use crate::event::{EVENTS, EventCode};
 use crate::eval::{FieldKind, FieldSource, OperandSource, OwnedArg, Predicate, Test};
+use crate::event::{EVENTS, EventCode};
 use crate::facts::{Facts, Value};
 use crate::matches::Outcome;
 use crate::parse::{self, Expr, Op};
