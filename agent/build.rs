@@ -7,19 +7,23 @@
 use std::{
     env, fs,
     path::{Path, PathBuf},
-    process::Command,
+    process::{Command, ExitCode},
 };
 
 const TARGET: &str = "bpfel-unknown-none";
 const REMEDY: &str = "run `cargo xtask setup`, or install bpf-linker and one of: rustup's nightly with rust-src, \
                       Debian's rustc-web + cargo-web + libstd-rust-web-dev-bpf";
 
-fn main() {
-    let result = build();
-    if let Err(error) = result {
-        // A build script's way to fail; cargo prints it.
-        eprintln!("error: {error}");
-        std::process::exit(1);
+fn main() -> ExitCode {
+    match build() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            #[expect(clippy::print_stderr, reason = "a build script's way to say why it fails")]
+            {
+                eprintln!("error: {error}");
+            }
+            ExitCode::FAILURE
+        }
     }
 }
 
@@ -52,7 +56,9 @@ fn build() -> Result<(), String> {
              binary that cannot watch anything"
         ));
     }
-    println!("cargo:warning=building WITHOUT eBPF programs ({missing}): `purser run` will not work. To remedy: {REMEDY}");
+    println!(
+        "cargo:warning=building WITHOUT eBPF programs ({missing}): `purser run` will not work. To remedy: {REMEDY}"
+    );
     fs::write(&object, []).map_err(|error| format!("cannot write {}: {error}", object.display()))
 }
 
@@ -92,7 +98,17 @@ impl Toolchain {
             command.env_remove("RUSTC");
         }
         command
-            .args(["--package", "agent-ebpf", "--bin", "purser-bpf", "--profile", "bpf", "--target", TARGET, "--locked"])
+            .args([
+                "--package",
+                "agent-ebpf",
+                "--bin",
+                "purser-bpf",
+                "--profile",
+                "bpf",
+                "--target",
+                TARGET,
+                "--locked",
+            ])
             .arg("--target-dir")
             .arg(target_dir)
             .env("CARGO_ENCODED_RUSTFLAGS", rustflags(linker))
@@ -159,5 +175,5 @@ fn debian_has_core() -> bool {
 }
 
 fn variable(name: &str) -> Result<String, String> {
-    env::var(name).map_err(|_| format!("{name} is not set: this is a cargo build script"))
+    env::var(name).map_err(|error| format!("{name}: {error}; this is a cargo build script"))
 }

@@ -83,6 +83,7 @@ facts! {
     SIGNAL_GROUP_EXIT_CODE = Offset(&["signal_struct.group_exit_code"]);
     PID_LEVEL = Offset(&["pid.level"]);
     PID_NUMBERS = Offset(&["pid.numbers"]);
+    UPID_NR = Offset(&["upid.nr"]);
     UPID_NS = Offset(&["upid.ns"]);
     UPID_SIZE = Size("upid");
     PID_NAMESPACE_INUM = Offset(&["pid_namespace.ns.inum"]);

@@ -63,6 +63,9 @@ pub unsafe fn on_exec(ctx: &BtfTracePointContext) {
         record.argv_length = length;
         if cut {
             record.flags |= ExecFlags::ARGV_TRUNCATED;
+            if length == 0 {
+                aya_log_ebpf::debug!(ctx, "argv of {} is paged out", record.task.tgid);
+            }
         }
         record.envp_length = 0;
         if policy.flags & PolicyFlags::ENVIRONMENT != 0 {

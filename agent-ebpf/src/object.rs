@@ -11,6 +11,9 @@ use aya_ebpf::helpers::generated::{bpf_get_current_task_btf, bpf_probe_read_kern
 
 /// A pointer to a kernel structure.
 pub trait Object: Copy {
+    /// Loads cost next to nothing.
+    const TYPED: bool;
+
     /// The structure at an address of unknown type.
     unsafe fn at<const TYPE_ID: u32>(address: *const u8) -> Self;
     /// From a typed pointer.
@@ -110,6 +113,8 @@ macro_rules! typed_load {
 }
 
 impl Object for Typed {
+    const TYPED: bool = true;
+
     #[inline(always)]
     unsafe fn at<const TYPE_ID: u32>(address: *const u8) -> Self {
         let typed: *const u8;
@@ -202,6 +207,8 @@ impl From<u64> for Raw {
 }
 
 impl Object for Raw {
+    const TYPED: bool = false;
+
     #[inline(always)]
     unsafe fn at<const TYPE_ID: u32>(address: *const u8) -> Self {
         Self(address)

@@ -126,6 +126,19 @@ unsafe fn own_namespace(record: &mut TaskRecord, task: Typed, signal: Typed, gro
                 .u32::<{ fact::PID_NAMESPACE_INUM }>();
             return;
         }
+        if level == 1 {
+            // A container: the second number of each.
+            let upid = second(pid);
+            record.vtid = upid.u32::<{ fact::UPID_NR }>();
+            record.pid_ns = upid.object::<{ fact::UPID_NS }>().u32::<{ fact::PID_NAMESPACE_INUM }>();
+            let leader = signal.object_past::<{ fact::SIGNAL_PIDS }, PIDTYPE_TGID>();
+            record.vtgid = second(leader).u32::<{ fact::UPID_NR }>();
+            record.vpgid = 0;
+            if group.u32::<{ fact::PID_LEVEL }>() >= 1 {
+                record.vpgid = second(group).u32::<{ fact::UPID_NR }>();
+            }
+            return;
+        }
         // VERIFIER: a variable offset is not allowed on a typed pointer.
         let bytes = u64::from(level) * value::<{ fact::UPID_SIZE }>();
         let upid = Raw::from_member::<{ fact::TASK_THREAD_PID }, _>(task).embedded::<{ fact::PID_NUMBERS }>().past(bytes);
@@ -140,6 +153,13 @@ unsafe fn own_namespace(record: &mut TaskRecord, task: Typed, signal: Typed, gro
             record.vpgid = Raw::read(Raw::from(group).embedded::<{ fact::PID_NUMBERS }>().past(bytes).address());
         }
     }
+}
+
+/// The number of a pid in the namespace below the initial one.
+#[inline(always)]
+unsafe fn second(pid: Typed) -> Typed {
+    // SAFETY: adds constants; the pid has that many levels.
+    unsafe { pid.embedded::<{ fact::PID_NUMBERS }>().embedded::<{ fact::UPID_SIZE }>() }
 }
 
 /// Thread id of another task in its own pid namespace.

@@ -162,12 +162,11 @@ sections! {
 
     /// The kernel half.
     Sensor {
-        /// The hooks: `auto` takes the best tier that the kernel allows.
+        /// The hooks: `auto` takes the best tier that the kernel allows and this version has, which is `c`; a tier that is
+        /// asked for and not to be had is an error.
         tier: TierChoice = TierChoice::Auto,
         /// The ring buffer to user space: a power of two, at least 64KiB.
         ring_bytes: Size = Size(8 << 20),
-        /// Whether 32-bit system calls are seen: `auto` where the kernel can run them, at 26-28 ns a call.
-        compat32: Compat32 = Compat32::Auto,
     }
 
     /// Where containers are described. The well-known places of containerd, podman, CRI-O, Docker, runc and crun are
@@ -265,14 +264,6 @@ words! {
         B = "b",
         /// Tracepoints.
         C = "c",
-    }
-
-    /// Whether 32-bit system calls are seen.
-    Compat32 {
-        /// Where the kernel can run 32-bit programs.
-        Auto = "auto",
-        /// Never.
-        Off = "off",
     }
 
     /// The level of the agent's own log. Falco's words for what is worse than an error are taken as `error`.

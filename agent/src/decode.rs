@@ -335,10 +335,12 @@ fn address(inet: &InetAddress, unix: Bytes, is_unix: bool) -> Address {
         libc::AF_INET6 => {
             let ip = Ipv6Addr::from(inet.address);
             // A dual-stack socket that talks IPv4 is what it talks.
-            match ip.to_ipv4_mapped() {
-                Some(ip) => Address::Inet(SocketAddr::new(IpAddr::V4(ip), inet.port)),
-                None => Address::Inet(SocketAddr::V6(SocketAddrV6::new(ip, inet.port, 0, inet.scope))),
+            if let Some(ip) = ip.to_ipv4_mapped() {
+                return Address::Inet(SocketAddr::new(IpAddr::V4(ip), inet.port));
             }
+            // Elsewhere the interface says nothing about the address.
+            let scope = if ip.is_unicast_link_local() { inet.scope } else { 0 };
+            Address::Inet(SocketAddr::V6(SocketAddrV6::new(ip, inet.port, 0, scope)))
         }
         _ => Address::None,
     }
@@ -416,3 +418,6 @@ fn convert_file(record: &FileRecord, path: &Walked) -> FileIdentity {
         overlay,
     }
 }
+
+#[cfg(test)]
+mod tests;

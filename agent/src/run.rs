@@ -14,7 +14,7 @@ use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec};
 
 use crate::alert::Numbering;
 use crate::cli::Summary;
-use crate::config::Config;
+use crate::config::{Config, TierChoice};
 use crate::container::Containers;
 use crate::event::EventType;
 use crate::facts;
@@ -25,7 +25,7 @@ use crate::metrics::Metrics;
 use crate::outside::Outside;
 use crate::pipeline::{Pipeline, PipelineConfig};
 use crate::process::Procfs;
-use crate::sensor::{HookState, Policy, Sensor, SensorConfig};
+use crate::sensor::{HookState, Policy, Sensor, SensorConfig, Tier, TierReport};
 use crate::sink::Sinks;
 use crate::tally::Tally;
 
@@ -60,6 +60,7 @@ pub fn run(config: Config, duration: Option<Duration>) -> Result<Summary> {
     let outside = outside(&config, &wake)?;
     let containers_wake = outside.wake_fd()?;
     let mut sensor = Sensor::start(&sensor_config(&config), &policy(rules.needs()))?;
+    check_tier(config.sensor.tier, sensor.tier())?;
     sensor.watch(wake.fd())?;
     sensor.watch(containers_wake.as_fd())?;
     let mut pipeline = pipeline(&config, outside, &rules, &metrics, Arc::clone(&sinks));
@@ -145,6 +146,19 @@ fn policy(needs: &Needs) -> Policy {
 
 fn sensor_config(config: &Config) -> SensorConfig {
     SensorConfig { ring_bytes: u32::try_from(config.sensor.ring_bytes.0).unwrap_or(u32::MAX), ..SensorConfig::default() }
+}
+
+fn check_tier(asked: TierChoice, report: &TierReport) -> Result<()> {
+    let wanted = match asked {
+        TierChoice::Auto => return Ok(()),
+        TierChoice::A => Tier::A,
+        TierChoice::B => Tier::B,
+        TierChoice::C => Tier::C,
+    };
+    if wanted != report.in_use {
+        bail!("sensor.tier: {wanted} is not to be had here ({}); set it to auto", report.reason);
+    }
+    Ok(())
 }
 
 fn attached(sensor: &Sensor) -> Vec<String> {

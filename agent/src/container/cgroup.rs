@@ -279,7 +279,7 @@ mod tests {
     #[test]
     fn names_of_every_runtime() {
         let hex = "0123456789abcdef".repeat(4);
-        let table: [(String, Option<(&str, Option<&str>)>); 18] = [
+        let table = [
             ("/default/web".into(), Some(("web", Some("default")))),
             (format!("/libpod_parent/libpod-{hex}"), Some((&hex, None))),
             (format!("/kubepods/besteffort/pod1-2/{hex}"), Some((&hex, Some("k8s.io")))),

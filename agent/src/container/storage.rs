@@ -345,8 +345,7 @@ mod tests {
         assert!(matches!(image_by_reference(dir.path(), "y"), Err(Error::NotFound(_))));
         assert!(matches!(Storages::default().details(dir.path(), "other"), Err(Error::NotFound(_))));
 
-        type Change = fn(&mut Vec<serde_json::Value>);
-        let broken: [Change; 4] = [
+        let broken: [fn(&mut Vec<serde_json::Value>); 4] = [
             |l| l[0]["diff-digest"] = "sha256:other".into(),
             |l| l[2]["parent"] = "l0".into(),
             |l| l[0]["parent"] = "l1".into(),

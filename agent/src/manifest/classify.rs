@@ -7,7 +7,8 @@ pub(super) const PREFIX: usize = 4;
 
 /// Extensions of files that an interpreter or a virtual machine runs, whatever their mode.
 const CODE: &[&[u8]] = &[
-    b"py", b"pyc", b"js", b"mjs", b"cjs", b"jar", b"war", b"class", b"rb", b"pl", b"pm", b"sh", b"bash", b"php", b"lua", b"wasm",
+    b"py", b"pyc", b"js", b"mjs", b"cjs", b"jar", b"war", b"class", b"rb", b"pl", b"pm", b"sh", b"bash", b"php",
+    b"lua", b"wasm",
 ];
 
 /// Classifies a file.

@@ -26,13 +26,7 @@ impl Digest {
 
     /// 64 hexadecimal digits.
     pub fn hex(&self) -> String {
-        let mut text = String::with_capacity(64);
-        for byte in self.0 {
-            for nibble in [byte >> 4, byte & 15] {
-                text.push(char::from(b"0123456789abcdef"[usize::from(nibble)]));
-            }
-        }
-        text
+        to_hex(&self.0)
     }
 
     /// Reads 64 hexadecimal digits.
@@ -53,6 +47,12 @@ impl Digest {
         }
         Ok(Self(digest))
     }
+}
+
+/// Hexadecimal digits of `bytes`.
+pub(super) fn to_hex(bytes: &[u8]) -> String {
+    let digit = |nibble: u8| char::from(b"0123456789abcdef"[usize::from(nibble)]);
+    bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect()
 }
 
 /// Lower case only, as the OCI image specification demands: a digest has one spelling.

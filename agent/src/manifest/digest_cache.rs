@@ -108,10 +108,22 @@ mod tests {
 
     #[test]
     fn the_key_is_the_real_inode_and_all_that_moves_with_its_bytes() {
-        let overlay = Overlay { real_dev: 9, real_ino: 8, real_generation: 7, real_size: 6, real_ctime_ns: 5, real_version: 4, ..Overlay::default() };
+        let overlay = Overlay {
+            real_dev: 9,
+            real_ino: 8,
+            real_generation: 7,
+            real_size: 6,
+            real_ctime_ns: 5,
+            real_version: 4,
+            ..Overlay::default()
+        };
         let lower = FileIdentity { overlay: Some(overlay), ..identity(1) };
         let base = Key::of(&lower);
-        assert_eq!(base, Key::of(&FileIdentity { dev: 77, ino: 78, size: 79, ctime_ns: 80, ..lower }), "another container");
+        assert_eq!(
+            base,
+            Key::of(&FileIdentity { dev: 77, ino: 78, size: 79, ctime_ns: 80, ..lower }),
+            "another container"
+        );
         for changed in [
             Overlay { real_dev: 1, ..overlay },
             Overlay { real_ino: 1, ..overlay },

@@ -10,7 +10,11 @@ use std::{
     time::SystemTime,
 };
 
-use super::{digest::Digest, json, model::{Manifest, Source}};
+use super::{
+    digest::Digest,
+    json,
+    model::{Manifest, Source},
+};
 
 /// Changes with the form and with what builders find.
 const MAGIC: &[u8; 16] = b"purser-manifest1";
@@ -95,7 +99,8 @@ impl DiskCache {
             return Ok(());
         }
         let path = self.path(&manifest.header().chain_id);
-        let temporary = self.directory.join(format!(".{}.{}.tmp", manifest.header().chain_id.hex(), std::process::id()));
+        let temporary =
+            self.directory.join(format!(".{}.{}.tmp", manifest.header().chain_id.hex(), std::process::id()));
         let written = self.write_file(manifest, &temporary).and_then(|()| fs::rename(&temporary, &path));
         if let Err(error) = written {
             // Nothing more can be done about a full disk than to leave nothing behind.
@@ -182,7 +187,8 @@ mod tests {
 
     fn manifest(chain: &[u8], files: usize) -> Manifest {
         let header = super::super::model::Header { chain_id: Digest::of(chain), ..fixtures::header() };
-        let files = (0..files).map(|number| (format!("/bin/{number}").into_bytes(), fixtures::file(&number.to_le_bytes())));
+        let files =
+            (0..files).map(|number| (format!("/bin/{number}").into_bytes(), fixtures::file(&number.to_le_bytes())));
         Manifest::new(header, files, vec![]).unwrap()
     }
 
@@ -250,7 +256,8 @@ mod tests {
             let modified = SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(1000 + u64::from(number));
             fs::File::options().write(true).open(path).unwrap().set_modified(modified).unwrap();
         }
-        let total: u64 = fs::read_dir(&cache.directory).unwrap().map(|entry| entry.unwrap().metadata().unwrap().len()).sum();
+        let total: u64 =
+            fs::read_dir(&cache.directory).unwrap().map(|entry| entry.unwrap().metadata().unwrap().len()).sum();
         assert!(total <= 40_000, "{total}");
         assert!(cache.read(&Digest::of(&19_u32.to_le_bytes())).unwrap().is_some());
         assert!(cache.read(&Digest::of(&0_u32.to_le_bytes())).unwrap().is_none());

@@ -207,12 +207,11 @@ impl FileHasher {
         buffer: &mut Vec<u8>,
     ) -> Result<FileDigest, HashFailure> {
         let opened;
-        let path_fd = match (place, held) {
-            (Place::Process, Some(held)) => held.0.as_fd(),
-            _ => {
-                opened = place.open(container, file)?;
-                opened.as_fd()
-            }
+        let path_fd = if let (Place::Process, Some(held)) = (place, held) {
+            held.0.as_fd()
+        } else {
+            opened = place.open(container, file)?;
+            opened.as_fd()
         };
         let before = Found::of(path_fd).map_err(|_error| HashFailure::Gone)?;
         if !before.regular {
@@ -234,10 +233,10 @@ impl FileHasher {
         let mut digest = FileDigest { digest: hasher.finish(), capabilities, settled: true };
 
         let lower = file.lower();
-        if lower || started_ns.saturating_sub(before.ctime_ns) >= TICK_NS {
-            if let Some(key) = Key::of(&file.identity) {
-                self.cache().insert(key, digest);
-            }
+        if (lower || started_ns.saturating_sub(before.ctime_ns) >= TICK_NS)
+            && let Some(key) = Key::of(&file.identity)
+        {
+            self.cache().insert(key, digest);
         }
         digest.settled = !file.unsettled() || still_runs(file);
         Ok(digest)

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     capabilities::FileCapabilities,
-    digest::Digest,
+    digest::{Digest, to_hex},
     model::{Coverage, File, Header, Kind, LayerDigests, Manifest, Source, TooLarge},
 };
 
@@ -127,10 +127,10 @@ enum Target {
 /// Writing failed.
 pub fn write(manifest: &Manifest, writer: impl Write) -> io::Result<()> {
     let header = manifest.header();
-    let subjects = [&header.manifest_digest, &header.config_digest].into_iter().flatten().map(|digest| Subject {
-        name: header.reference.clone(),
-        digest: SubjectDigest { sha256: digest.hex() },
-    });
+    let subjects = [&header.manifest_digest, &header.config_digest]
+        .into_iter()
+        .flatten()
+        .map(|digest| Subject { name: header.reference.clone(), digest: SubjectDigest { sha256: digest.hex() } });
     let files = manifest.files().map(|(path, file)| FileEntry {
         path: text_or_hex(path, Name::Text, Name::Hex),
         sha256: file.digest.hex(),
@@ -191,7 +191,8 @@ pub fn read(bytes: &[u8]) -> Result<Manifest, JsonError> {
         if !path.starts_with(b"/") {
             return Err(JsonError::File(index, "`path` is not absolute"));
         }
-        let mode = u16::from_str_radix(&entry.mode, 8).map_err(|_error| JsonError::File(index, "`mode` is not octal"))?;
+        let mode =
+            u16::from_str_radix(&entry.mode, 8).map_err(|_error| JsonError::File(index, "`mode` is not octal"))?;
         let file = File {
             digest: Digest::from_hex(&entry.sha256).map_err(fail("`sha256` is not a digest"))?,
             size: entry.size,
@@ -258,8 +259,7 @@ pub fn write_table(manifest: &Manifest, all: bool, mut writer: impl Write) -> io
     }
     let mut counts = [0_usize; Kind::ALL.len()];
     manifest.files().for_each(|(_, file)| counts[file.kind as usize] += 1);
-    let counts: Vec<String> =
-        Kind::ALL.iter().zip(counts).map(|(kind, count)| format!("{count} {kind}")).collect();
+    let counts: Vec<String> = Kind::ALL.iter().zip(counts).map(|(kind, count)| format!("{count} {kind}")).collect();
     writeln!(writer, "files      {} ({})\n", manifest.len(), counts.join(", "))?;
     writeln!(writer, "{:<64}  {:<10}  {:>4}  {:>5}  {:>10}  PATH", "SHA-256", "KIND", "MODE", "LAYER", "SIZE")?;
     for (path, file) in manifest.files().filter(|(_, file)| all || file.kind != Kind::Other) {
@@ -272,12 +272,12 @@ pub fn write_table(manifest: &Manifest, all: bool, mut writer: impl Write) -> io
 fn text_or_hex<T>(bytes: &[u8], text: fn(String) -> T, hex: fn(String) -> T) -> T {
     match str::from_utf8(bytes) {
         Ok(utf8) => text(utf8.to_owned()),
-        Err(_) => hex(bytes.iter().map(|byte| format!("{byte:02x}")).collect()),
+        Err(_) => hex(to_hex(bytes)),
     }
 }
 
 fn from_hex(text: &str) -> Option<Vec<u8>> {
-    if text.len() % 2 != 0 || !text.is_ascii() {
+    if !text.len().is_multiple_of(2) || !text.is_ascii() {
         return None;
     }
     (0..text.len()).step_by(2).map(|start| u8::from_str_radix(&text[start..start + 2], 16).ok()).collect()
@@ -291,7 +291,10 @@ mod tests {
         let caps = FileCapabilities { permitted: 1 << 40, effective: true, inheritable: 3, root_id: 9 };
         let files = vec![
             (b"/usr/bin/sh".to_vec(), fixtures::file(b"sh")),
-            (b"/caf\xe9".to_vec(), File { mode: 0o6755, uid: 1, gid: 2, capabilities: Some(caps), ..fixtures::file(b"x") }),
+            (
+                b"/caf\xe9".to_vec(),
+                File { mode: 0o6755, uid: 1, gid: 2, capabilities: Some(caps), ..fixtures::file(b"x") },
+            ),
         ];
         let links = vec![(b"/bin".to_vec(), b"usr/bin".to_vec()), (b"/l\xff".to_vec(), b"/t\xfe".to_vec())];
         let header = Header { ambiguities: vec!["x".into()], ..fixtures::header() };

@@ -440,6 +440,7 @@ mod tests {
         FileIdentity { mode, nlink: 1, on_rootfs: true, overlay: Some(overlay), ..FileIdentity::default() }
     }
 
+    #[allow(clippy::unnecessary_wraps, reason = "the table's own type")]
     fn found(content: &[u8]) -> Result<FileDigest, HashFailure> {
         Ok(FileDigest { digest: Digest::of(content), capabilities: None, settled: true })
     }
@@ -468,14 +469,7 @@ mod tests {
     }
 
     /// One row: state, identity, path on the root file system, digest -> verdict, reason.
-    type Row<'a> = (
-        &'a ManifestState,
-        FileIdentity,
-        Option<&'a str>,
-        Result<FileDigest, HashFailure>,
-        Verdict,
-        Reason,
-    );
+    type Row<'a> = (&'a ManifestState, FileIdentity, Option<&'a str>, Result<FileDigest, HashFailure>, Verdict, Reason);
 
     fn check(rows: &[Row<'_>]) {
         for (number, (state, identity, path, digest, verdict, reason)) in rows.iter().enumerate() {
@@ -598,7 +592,14 @@ mod tests {
             (&ambiguous, written, Some("/sbin/ls"), found(b"ls"), Verdict::Relocated, Reason::OtherPath),
             (&ambiguous, lower, Some("/bin/ls"), found(b"evil"), Verdict::Modified, Reason::OtherDigest),
             (&ambiguous, lower, Some("/sbin/x"), found(b"evil"), Verdict::Unlisted, Reason::UnknownDigest),
-            (&manifest(Coverage::All, false), lower, Some("/sbin/ls"), found(b"ls"), Verdict::Relocated, Reason::OtherPath),
+            (
+                &manifest(Coverage::All, false),
+                lower,
+                Some("/sbin/ls"),
+                found(b"ls"),
+                Verdict::Relocated,
+                Reason::OtherPath,
+            ),
         ]);
     }
 

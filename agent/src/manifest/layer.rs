@@ -101,7 +101,14 @@ pub(super) fn read_layer(
     let stored_count = Cell::new(0);
     let stored = Counted { inner: HashingReader::new(input.reader), count: &stored_count };
     let inflated = Inflate::new(BufReader::with_capacity(BUFFER, stored))?;
-    let meter = Meter { inner: inflated, count: 0, limit: limits.inflated_bytes, stored: &stored_count, progress, stopped: &stopped };
+    let meter = Meter {
+        inner: inflated,
+        count: 0,
+        limit: limits.inflated_bytes,
+        stored: &stored_count,
+        progress,
+        stopped: &stopped,
+    };
     let mut tar = TarReader::new(BufReader::with_capacity(BUFFER, HashingReader::new(meter)));
     let mut pass = Pass { tree: Tree::new(limits.tree), lower, index: input.index, buffer: vec![0; BUFFER] };
 
@@ -373,7 +380,7 @@ mod tests {
             diff_id: Digest::of(diff_id),
             index: 0,
         };
-        let mut go = |input| read_layer(input, &Tree::default(), &limits(1 << 20), &mut |_| ControlFlow::Continue(()));
+        let go = |input| read_layer(input, &Tree::default(), &limits(1 << 20), &mut |_| ControlFlow::Continue(()));
         assert!(go(input(&stored, &tar)).is_ok());
         assert!(matches!(go(input(b"", &tar)), Err(At { cause: LayerError::BlobDigest(_), .. })));
         assert!(matches!(go(input(&stored, b"")), Err(At { cause: LayerError::DiffId(_), .. })));

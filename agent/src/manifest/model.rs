@@ -1,7 +1,7 @@
 //! A manifest in memory: thousands of files for each image on the node, so rows are of fixed size, paths
 //! share one buffer, and both lookups (by path, by digest) are binary searches. Immutable once made.
 
-use std::{collections::HashMap, fmt, iter};
+use std::{collections::HashMap, fmt};
 
 use serde::{Deserialize, Serialize};
 
@@ -373,7 +373,11 @@ impl Manifest {
         let candidates: Vec<Vec<u8>> = if program.contains(&b'/') {
             vec![program.to_vec()]
         } else {
-            let path = self.header.search_path.as_deref().unwrap_or("/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin");
+            let path = self
+                .header
+                .search_path
+                .as_deref()
+                .unwrap_or("/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin");
             path.split(':').map(|directory| [directory.as_bytes(), b"/", program].concat()).collect()
         };
         candidates.iter().filter_map(|path| self.resolve(path)).find(|path| self.file(path).is_some())
@@ -438,15 +442,14 @@ impl Builder {
     fn row(&mut self, path: &[u8], file: &File) -> Result<Row, TooLarge> {
         let capabilities = match file.capabilities {
             None => 0,
-            Some(capabilities) => match self.known.get(&capabilities) {
-                Some(&index) => index,
-                None => {
+            Some(capabilities) => {
+                let next = u16::try_from(self.capabilities.len() + 1).map_err(|_error| TooLarge)?;
+                let index = *self.known.entry(capabilities).or_insert(next);
+                if index == next {
                     self.capabilities.push(capabilities);
-                    let index = u16::try_from(self.capabilities.len()).map_err(|_error| TooLarge)?;
-                    self.known.extend(iter::once((capabilities, index)));
-                    index
                 }
-            },
+                index
+            }
         };
         Ok(Row {
             digest: file.digest,
@@ -503,7 +506,10 @@ pub(super) mod tests {
         let caps = FileCapabilities { permitted: 1, effective: true, ..FileCapabilities::default() };
         let files = vec![
             (b"/usr/bin/sh".to_vec(), file(b"sh")),
-            (b"/b\xff".to_vec(), File { capabilities: Some(caps), kind: Kind::Other, mode: 0o7777, layer: 3, ..file(b"x") }),
+            (
+                b"/b\xff".to_vec(),
+                File { capabilities: Some(caps), kind: Kind::Other, mode: 0o7777, layer: 3, ..file(b"x") },
+            ),
             (b"/usr/bin/dash".to_vec(), file(b"sh")),
             (b"/twice".to_vec(), file(b"first")),
             (b"/twice".to_vec(), file(b"last")),

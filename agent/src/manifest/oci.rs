@@ -177,13 +177,17 @@ fn from_index(path: &Path, index: &Index, reference: Option<&str>) -> Result<Ima
 }
 
 /// The manifest for this platform that a descriptor leads to, and the index it was found in.
-fn descend(path: &Path, descriptor: &Descriptor, depth: usize) -> Result<Option<(Option<Digest>, Digest)>, LayoutError> {
+fn descend(
+    path: &Path,
+    descriptor: &Descriptor,
+    depth: usize,
+) -> Result<Option<(Option<Digest>, Digest)>, LayoutError> {
     if depth > MAX_DEPTH {
         return Err(LayoutError::TooDeep(path.into()));
     }
     let digest: Digest = descriptor.digest.parse()?;
     if !descriptor.is_index() {
-        let ours = descriptor.platform.as_ref().is_none_or(|platform| platform.is_ours());
+        let ours = descriptor.platform.as_ref().is_none_or(Platform::is_ours);
         return Ok((ours && !descriptor.is_attestation()).then_some((None, digest)));
     }
     let index: Index = parse(path, &digest.to_string(), &blob(path, &digest)?)?;
@@ -258,8 +262,7 @@ fn diff_ids(path: &Path, what: &str, bytes: &[u8]) -> Result<Vec<Digest>, Layout
 }
 
 fn blob(path: &Path, digest: &Digest) -> Result<Vec<u8>, LayoutError> {
-    read_blob(path, digest)
-        .map_err(|error| LayoutError::Read { path: path.into(), what: digest.to_string(), error })
+    read_blob(path, digest).map_err(|error| LayoutError::Read { path: path.into(), what: digest.to_string(), error })
 }
 
 fn parse<T: DeserializeOwned>(path: &Path, what: &str, bytes: &[u8]) -> Result<T, LayoutError> {
@@ -275,7 +278,8 @@ impl Descriptor {
     fn is_named(&self, wanted: &str) -> bool {
         let annotations = self.annotations.as_ref();
         self.digest == wanted
-            || annotations.is_some_and(|all| REFERENCE.iter().any(|key| all.get(*key).is_some_and(|name| name == wanted)))
+            || annotations
+                .is_some_and(|all| REFERENCE.iter().any(|key| all.get(*key).is_some_and(|name| name == wanted)))
     }
 
     fn describe(&self) -> String {

@@ -19,9 +19,7 @@ use super::{
     counters::{Count, Counters},
     digest::Digest,
     hash::{ExecFile, FileHasher, HashLimits, Held},
-    judge::{
-        FileDigest, HashFailure, Judgement, ManifestState, Reason, Subject, judge, judge_without_digest,
-    },
+    judge::{FileDigest, HashFailure, Judgement, ManifestState, Reason, Subject, judge, judge_without_digest},
     model::{Manifest, Source},
 };
 use crate::container::Container;
@@ -35,12 +33,7 @@ pub trait ManifestSource: Send + Sync + 'static {
     ///
     /// # Errors
     /// `NoLayers` or `BuildFailed`, after the cause was logged.
-    fn manifest(
-        &self,
-        container: &Container,
-        counters: &Counters,
-        cancelled: &AtomicBool,
-    ) -> Result<Manifest, Reason>;
+    fn manifest(&self, container: &Container, counters: &Counters, cancelled: &AtomicBool) -> Result<Manifest, Reason>;
 }
 
 /// Limits of the service.
@@ -72,7 +65,7 @@ impl Default for Config {
             queue: 4096,
             queue_per_container: 1024,
             pending_timeout: Duration::from_secs(30),
-            retry_after: Duration::from_secs(60),
+            retry_after: Duration::from_mins(1),
             manifest_bytes: 64 << 20,
             hash: HashLimits::default(),
         }
@@ -438,13 +431,12 @@ impl Shared {
         // Building may take seconds of a core; what the node is there for goes first.
         let _ = rustix::process::nice(10);
         while let Some((chain_id, container)) = self.next_build() {
-            let built = catch_unwind(AssertUnwindSafe(|| {
-                self.source.manifest(&container, &self.counters, &self.cancelled)
-            }))
-            .unwrap_or_else(|_panic| {
-                self.counters.add(Count::Panicked);
-                Err(Reason::BuildFailed)
-            });
+            let built =
+                catch_unwind(AssertUnwindSafe(|| self.source.manifest(&container, &self.counters, &self.cancelled)))
+                    .unwrap_or_else(|_panic| {
+                        self.counters.add(Count::Panicked);
+                        Err(Reason::BuildFailed)
+                    });
             let mut state = self.state();
             let (content, outcome) = match built.map(Arc::new) {
                 Ok(manifest) => (Content::Ready(Arc::clone(&manifest)), ManifestState::Ready(manifest)),
@@ -668,7 +660,13 @@ mod tests {
                 real_ctime_ns: metadata.ctime() * 1_000_000_000 + metadata.ctime_nsec(),
                 ..crate::event::Overlay::default()
             };
-            let identity = FileIdentity { mode: 0o100_755, nlink: 1, on_rootfs: true, overlay: Some(overlay), ..FileIdentity::default() };
+            let identity = FileIdentity {
+                mode: 0o100_755,
+                nlink: 1,
+                on_rootfs: true,
+                overlay: Some(overlay),
+                ..FileIdentity::default()
+            };
             ExecFile {
                 identity,
                 path: Bytes::from(format!("/bin/{name}")),
@@ -680,7 +678,7 @@ mod tests {
         }
 
         fn answer(&self) -> (u64, Verdict, Reason) {
-            let (ticket, judgement) = self.answers.recv_timeout(Duration::from_secs(60)).unwrap();
+            let (ticket, judgement) = self.answers.recv_timeout(Duration::from_mins(1)).unwrap();
             (ticket, judgement.verdict, judgement.reason)
         }
     }
@@ -737,7 +735,10 @@ mod tests {
         let file = fixture.exec("ls", b"ls");
         let host = ExecFile { in_host_mount_namespace: true, ..file.clone() };
         let remote = ExecFile { identity: FileIdentity { magic: 0x6573_5546, ..file.identity }, ..file.clone() };
-        let memfd = ExecFile { identity: FileIdentity { memfd: true, overlay: None, on_rootfs: false, ..file.identity }, ..file.clone() };
+        let memfd = ExecFile {
+            identity: FileIdentity { memfd: true, overlay: None, on_rootfs: false, ..file.identity },
+            ..file.clone()
+        };
         let mut large = file.clone();
         large.identity.overlay.as_mut().unwrap().real_size = 1 << 40;
         let (none, building) = (fixture.container(None, false), fixture.container(Some(image(b"1")), false));
@@ -763,9 +764,13 @@ mod tests {
         let container = fixture.container(Some(image(b"1")), false);
         let other = Arc::new(Container { cgroup_id: 8, ..(*container).clone() });
         let file = fixture.exec("ls", b"ls");
-        for (ticket, container, accepted) in
-            [(1, &container, true), (2, &container, true), (3, &container, false), (4, &other, true), (5, &other, false)]
-        {
+        for (ticket, container, accepted) in [
+            (1, &container, true),
+            (2, &container, true),
+            (3, &container, false),
+            (4, &other, true),
+            (5, &other, false),
+        ] {
             let answer = fixture.service.request(ticket, container, file.clone());
             let expected = (!accepted).then_some((Verdict::Unverifiable, Reason::QueueFull));
             assert_eq!(answer.map(|judgement| (judgement.verdict, judgement.reason)), expected, "{ticket}");
@@ -775,7 +780,10 @@ mod tests {
         tickets.sort_unstable();
         assert_eq!(tickets, [1, 2, 4]);
         assert!(fixture.service.request(6, &container, file).is_some());
-        assert_eq!(fixture.service.counters().losses().find(|(_, count)| *count > 0), Some((HashFailure::QueueFull, 2)));
+        assert_eq!(
+            fixture.service.counters().losses().find(|(_, count)| *count > 0),
+            Some((HashFailure::QueueFull, 2))
+        );
     }
 
     #[test]
@@ -815,7 +823,8 @@ mod tests {
                 thread::sleep(Duration::from_millis(1));
             }
         }
-        let kept: Vec<u8> = (0..10).filter(|number| fixture.service.manifest(&Digest::of(&[*number])).is_some()).collect();
+        let kept: Vec<u8> =
+            (0..10).filter(|number| fixture.service.manifest(&Digest::of(&[*number])).is_some()).collect();
         assert_eq!(kept, [8, 9]);
     }
 }

@@ -10,13 +10,7 @@ use std::{
 use base64::{Engine, engine::general_purpose::STANDARD};
 use serde::Deserialize;
 
-use super::{
-    build::BuildError,
-    digest::Digest,
-    layer::LayerInput,
-    model::LayerDigests,
-    tar_split::TarSplit,
-};
+use super::{build::BuildError, digest::Digest, layer::LayerInput, model::LayerDigests, tar_split::TarSplit};
 use crate::container::{Image, ImageStore, Rootfs};
 
 /// Manifests and configurations are small; a larger one is none.
@@ -49,7 +43,8 @@ impl LayerSource {
                     ("", None) => return Err(missing()),
                     (name, _) => name.to_owned(),
                 };
-                let failed = |error| BuildError::Store { layer: digests.diff_id.to_string(), path: store.join(&name), error };
+                let failed =
+                    |error| BuildError::Store { layer: digests.diff_id.to_string(), path: store.join(&name), error };
                 if store.is_file() {
                     let (offset, size) = find_member(store, &name).map_err(failed)?.ok_or_else(missing)?;
                     Place::Member { archive: store.clone(), offset, size }
@@ -64,7 +59,11 @@ impl LayerSource {
                 let directory = root.join("overlay").join(&layer.store_id).join("diff");
                 for path in [&split, &directory] {
                     if let Err(error) = path.metadata() {
-                        return Err(BuildError::Store { layer: digests.diff_id.to_string(), path: path.clone(), error });
+                        return Err(BuildError::Store {
+                            layer: digests.diff_id.to_string(),
+                            path: path.clone(),
+                            error,
+                        });
                     }
                 }
                 Place::TarSplit { split, directory }
@@ -229,6 +228,8 @@ fn is_plain_name(name: &str) -> bool {
     !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_')
 }
 
-fn null_is_default<'de, D: serde::Deserializer<'de>, T: Deserialize<'de> + Default>(deserializer: D) -> Result<T, D::Error> {
+fn null_is_default<'de, D: serde::Deserializer<'de>, T: Deserialize<'de> + Default>(
+    deserializer: D,
+) -> Result<T, D::Error> {
     Ok(Option::deserialize(deserializer)?.unwrap_or_default())
 }

@@ -43,9 +43,8 @@ impl ManifestSource for ManifestStore {
         if let Some(manifest) = self.cached(&header, counters) {
             return Ok(manifest);
         }
-        let mut progress = |_| match cancelled.load(Ordering::Relaxed) {
-            true => ControlFlow::Break(()),
-            false => ControlFlow::Continue(()),
+        let mut progress = |_| {
+            if cancelled.load(Ordering::Relaxed) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         };
         let manifest = build(image, Some(&container.rootfs), &self.limits, &mut progress).map_err(|error| {
             if !error.is_cancelled() {

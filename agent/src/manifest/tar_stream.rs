@@ -121,15 +121,16 @@ impl<R: Read> TarReader<R> {
         }
         if block == [0; BLOCK] {
             // The end is two zero blocks, or one and the end of the stream.
-            return match read_block(&mut self.inner, &mut block)? {
-                true if block != [0; BLOCK] => Err(TarError::Disputed("a zero block amid entries")),
-                _ => Ok(None),
-            };
+            if read_block(&mut self.inner, &mut block)? && block != [0; BLOCK] {
+                return Err(TarError::Disputed("a zero block amid entries"));
+            }
+            return Ok(None);
         }
         let header = HeaderBlock(block);
-        let sum = header.0.iter().enumerate().fold(0_u64, |sum, (index, &byte)| {
-            sum + u64::from(if (148..156).contains(&index) { b' ' } else { byte })
-        });
+        let sum =
+            header.0.iter().enumerate().fold(0_u64, |sum, (index, &byte)| {
+                sum + u64::from(if (148..156).contains(&index) { b' ' } else { byte })
+            });
         if header.number(148..156, "check sum").ok() != Some(sum) {
             return Err(TarError::Checksum);
         }
@@ -490,7 +491,7 @@ mod tests {
             ("check sum", checksum),
             ("huge extension", huge),
             ("negative size", negative.as_bytes().to_vec()),
-            ("truncated", file[..BLOCK + 1].to_vec()),
+            ("truncated", file[..=BLOCK].to_vec()),
             ("truncated header", file[..100].to_vec()),
             ("dangling extension", pax(&[("path", b"a")])),
             ("record too long", block(&header(b'x', "pax", 9), b"99 path=a")),

@@ -414,7 +414,8 @@ mod tests {
     #[test]
     fn links_are_followed_within_a_layer_only() {
         let link = |target: &str| Node::Symlink(target.as_bytes().to_vec());
-        let upper = layer(&[("lib", link("usr/lib")), ("lib/x", file("x")), ("out", link("../../..")), ("out/y", file("y"))]);
+        let upper =
+            layer(&[("lib", link("usr/lib")), ("lib/x", file("x")), ("out", link("../../..")), ("out/y", file("y"))]);
         assert_eq!(paths(&upper), ["lib", "out", "usr/lib/x", "y"]);
         let tree = merged(vec![layer(&[("bin", link("usr/bin"))]), layer(&[("bin/x", file("x"))])]);
         assert_eq!(paths(&tree), ["bin/x"]);
@@ -424,7 +425,8 @@ mod tests {
 
     #[test]
     fn names_are_cleaned_and_bounded() {
-        let tree = layer(&[("/../../a", file("")), ("./b/../c", file("")), ("d//e/.", file("")), (".", DIR), ("..", DIR)]);
+        let tree =
+            layer(&[("/../../a", file("")), ("./b/../c", file("")), ("d//e/.", file("")), (".", DIR), ("..", DIR)]);
         assert_eq!(paths(&tree), ["a", "c", "d/e"]);
         let mut tree = Tree::default();
         assert_eq!(tree.place(&[b'x'; 256], DIR), Err(TreeError::NameTooLong));

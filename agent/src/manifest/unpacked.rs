@@ -67,7 +67,14 @@ pub(super) fn read(
         if report(0).is_break() {
             return Err(UnpackedError::Cancelled);
         }
-        let mut walk = Walk { root: path, tree: Tree::new(limits.tree), layer: index as u16, bytes: 0, buffer: vec![0; BUFFER], report: &mut report };
+        let mut walk = Walk {
+            root: path,
+            tree: Tree::new(limits.tree),
+            layer: index as u16,
+            bytes: 0,
+            buffer: vec![0; BUFFER],
+            report: &mut report,
+        };
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let root = rustix::fs::open(path, flags, Mode::empty()).map_err(|errno| walk.failed(b"", errno))?;
         walk.directory(&root, &mut Vec::new(), 0)?;
@@ -112,12 +119,20 @@ impl Walk<'_> {
         Ok(())
     }
 
-    fn entry(&mut self, parent: BorrowedFd<'_>, name: &[u8], path: &mut Vec<u8>, depth: usize) -> Result<(), UnpackedError> {
-        let stat = rustix::fs::statat(parent, name, AtFlags::SYMLINK_NOFOLLOW).map_err(|errno| self.failed(path, errno))?;
+    fn entry(
+        &mut self,
+        parent: BorrowedFd<'_>,
+        name: &[u8],
+        path: &mut Vec<u8>,
+        depth: usize,
+    ) -> Result<(), UnpackedError> {
+        let stat =
+            rustix::fs::statat(parent, name, AtFlags::SYMLINK_NOFOLLOW).map_err(|errno| self.failed(path, errno))?;
         match FileType::from_raw_mode(stat.st_mode) {
             FileType::Directory => {
                 let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-                let directory = rustix::fs::openat(parent, name, flags, Mode::empty()).map_err(|errno| self.failed(path, errno))?;
+                let directory =
+                    rustix::fs::openat(parent, name, flags, Mode::empty()).map_err(|errno| self.failed(path, errno))?;
                 self.put(path, Node::Directory { opaque: is_opaque(directory.as_fd()), explicit: true })?;
                 self.directory(&directory, path, depth + 1)
             }
@@ -126,7 +141,8 @@ impl Walk<'_> {
                 self.put(path, Node::File(file))
             }
             FileType::Symlink => {
-                let target = rustix::fs::readlinkat(parent, name, Vec::new()).map_err(|errno| self.failed(path, errno))?;
+                let target =
+                    rustix::fs::readlinkat(parent, name, Vec::new()).map_err(|errno| self.failed(path, errno))?;
                 self.put(path, Node::Symlink(target.into_bytes()))
             }
             FileType::CharacterDevice if stat.st_rdev == 0 => self.put(path, Node::Whiteout),

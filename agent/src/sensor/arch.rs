@@ -4,11 +4,11 @@
 use agent_common::Arch;
 
 /// Numbering of the machine's own calls, and of the 32-bit ones it also takes.
-pub struct Machine {
+pub(super) struct Machine {
     /// Native numbering.
-    pub native: Arch,
+    pub(super) native: Arch,
     /// Numbering of 32-bit calls that are told apart in the programs.
-    pub compat: Option<Arch>,
+    pub(super) compat: Option<Arch>,
     /// `pt_regs` member of the call's number.
     number: &'static str,
     arguments: [Register; 4],
@@ -20,7 +20,7 @@ type Register = (&'static str, u64);
 
 /// The machine this agent was built for.
 #[cfg(target_arch = "x86_64")]
-pub const MACHINE: Machine = Machine {
+pub(super) const MACHINE: Machine = Machine {
     native: Arch::X86_64,
     compat: Some(Arch::I386),
     number: "pt_regs.orig_ax",
@@ -31,7 +31,7 @@ pub const MACHINE: Machine = Machine {
 /// The machine this agent was built for. 32-bit arm calls have a numbering of their own that the event table
 /// does not hold.
 #[cfg(target_arch = "aarch64")]
-pub const MACHINE: Machine = Machine {
+pub(super) const MACHINE: Machine = Machine {
     native: Arch::Aarch64,
     compat: None,
     number: "pt_regs.syscallno",
@@ -42,7 +42,7 @@ pub const MACHINE: Machine = Machine {
 
 impl Machine {
     /// The `pt_regs` member of a register by its name in `agent_common::Fact::Register`.
-    pub fn register(&self, name: &str) -> Option<Register> {
+    pub(super) fn register(&self, name: &str) -> Option<Register> {
         let (set, index) = match name.split_at_checked(name.len().checked_sub(1)?)? {
             _ if name == "nr" => return Some((self.number, 0)),
             ("arg", index) => (&self.arguments, index),

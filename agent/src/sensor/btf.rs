@@ -44,7 +44,7 @@ pub enum BtfError {
 }
 
 /// Parsed BTF.
-pub struct Btf {
+pub(super) struct Btf {
     data: Vec<u8>,
     /// Where each type's entry starts; type 0 is `void`.
     types: Vec<usize>,
@@ -60,7 +60,7 @@ struct Member {
 
 impl Btf {
     /// Indexes BTF (the content of `/sys/kernel/btf/vmlinux`).
-    pub fn parse(data: Vec<u8>) -> Result<Self, BtfError> {
+    pub(super) fn parse(data: Vec<u8>) -> Result<Self, BtfError> {
         if data.get(..2) != Some(&0xeb9f_u16.to_ne_bytes()) {
             return Err(BtfError::Magic);
         }
@@ -75,7 +75,7 @@ impl Btf {
         let mut btf = Self { data, types: vec![0], strings, named: HashMap::new() };
         let mut offset = start;
         while offset < end {
-            let id = u32::try_from(btf.types.len()).map_err(|_| BtfError::Damaged(offset))?;
+            let id = u32::try_from(btf.types.len()).unwrap_or(u32::MAX);
             let info = word(&btf.data, offset + 4)?;
             let (kind, count) = split(info);
             let size = match kind {
@@ -104,23 +104,23 @@ impl Btf {
     }
 
     /// Type id of a structure.
-    pub fn structure(&self, name: &str) -> Option<u32> {
+    pub(super) fn structure(&self, name: &str) -> Option<u32> {
         self.named.get(&(kind::STRUCT, name.as_bytes().to_vec())).copied()
     }
 
     /// Type id of a function.
-    pub fn function(&self, name: &str) -> Option<u32> {
+    pub(super) fn function(&self, name: &str) -> Option<u32> {
         self.named.get(&(kind::FUNC, name.as_bytes().to_vec())).copied()
     }
 
     /// Size of a structure in bytes.
-    pub fn size(&self, name: &str) -> Option<u64> {
+    pub(super) fn size(&self, name: &str) -> Option<u64> {
         let entry = *self.types.get(self.structure(name)? as usize)?;
         word(&self.data, entry + 8).ok().map(u64::from)
     }
 
     /// Byte offset of `structure.member[.member]`, through anonymous members. Bit fields have none.
-    pub fn offset(&self, path: &str) -> Option<u64> {
+    pub(super) fn offset(&self, path: &str) -> Option<u64> {
         let mut names = path.split('.');
         let mut id = self.structure(names.next()?)?;
         let mut bits = 0;
@@ -133,7 +133,7 @@ impl Btf {
     }
 
     /// Number of arguments of a tracepoint, and the name of the structure that argument `index` points to.
-    pub fn tracepoint_argument(&self, tracepoint: &str, index: usize) -> Option<String> {
+    pub(super) fn tracepoint_argument(&self, tracepoint: &str, index: usize) -> Option<String> {
         let typedef = *self.named.get(&(kind::TYPEDEF, format!("btf_trace_{tracepoint}").into_bytes()))?;
         let prototype = self.plain(self.referred(self.plain(typedef)?)?)?;
         let entry = *self.types.get(prototype as usize)?;
@@ -150,7 +150,7 @@ impl Btf {
     }
 
     /// Whether there is such a tracepoint.
-    pub fn has_tracepoint(&self, name: &str) -> bool {
+    pub(super) fn has_tracepoint(&self, name: &str) -> bool {
         self.named.contains_key(&(kind::TYPEDEF, format!("btf_trace_{name}").into_bytes()))
     }
 

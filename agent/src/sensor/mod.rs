@@ -19,8 +19,12 @@ use agent_common::{EventGroup, EventType, Loss};
 use aya::{
     Ebpf, EbpfError, EbpfLoader, VerifierLogLevel,
     maps::{Array, ArrayOfMaps, Map, MapError, PerCpuArray},
-    programs::{BtfTracePoint, ProgramError, RawTracePoint, RawTracePointRunOptions, TestRun as _, tp_btf::BtfTracePointLinkId},
+    programs::{
+        BtfTracePoint, ProgramError, RawTracePoint, RawTracePointRunOptions, TestRun as _, tp_btf::BtfTracePointLinkId,
+    },
 };
+
+use aya_log::EbpfLogger;
 
 pub use self::{
     btf::BtfError,
@@ -61,10 +65,14 @@ pub enum SensorError {
     #[error("no permission to load eBPF programs: run as root, or with CAP_BPF, CAP_PERFMON and CAP_SYS_PTRACE")]
     NotPrivileged,
     /// This binary was built without them.
-    #[error("this binary was built without its eBPF programs: build it with `cargo xtask build`, which installs what is missing")]
+    #[error(
+        "this binary was built without its eBPF programs: build it with `cargo xtask build`, which installs what is missing"
+    )]
     NoPrograms,
     /// No type information.
-    #[error("cannot read the kernel's type information {path}: {error}. Purser needs a kernel built with CONFIG_DEBUG_INFO_BTF; in a container, mount the host's /sys")]
+    #[error(
+        "cannot read the kernel's type information {path}: {error}. Purser needs a kernel built with CONFIG_DEBUG_INFO_BTF; in a container, mount the host's /sys"
+    )]
     NoBtf {
         /// Where it was looked for.
         path: PathBuf,
@@ -78,10 +86,14 @@ pub enum SensorError {
     #[error(transparent)]
     Relocate(#[from] RelocateError),
     /// The kernel refuses the object.
-    #[error("the kernel refuses Purser's eBPF maps: {0}. Check that it has CONFIG_BPF_SYSCALL and is 5.15 or newer, and that no lockdown or seccomp filter blocks bpf(2)")]
+    #[error(
+        "the kernel refuses Purser's eBPF maps: {0}. Check that it has CONFIG_BPF_SYSCALL and is 5.15 or newer, and that no lockdown or seccomp filter blocks bpf(2)"
+    )]
     Object(#[from] Box<EbpfError>),
     /// The kernel refuses a program that cannot be done without.
-    #[error("the kernel refuses hook {hook}: {reason}. Check that it is 5.15 or newer and that no lockdown or seccomp filter blocks bpf(2)")]
+    #[error(
+        "the kernel refuses hook {hook}: {reason}. Check that it is 5.15 or newer and that no lockdown or seccomp filter blocks bpf(2)"
+    )]
     Hook {
         /// Which.
         hook: &'static str,
@@ -94,6 +106,9 @@ pub enum SensorError {
     /// The object and this agent do not fit together.
     #[error("the embedded eBPF object has no {0}: the two halves are of different builds")]
     Mismatch(&'static str),
+    /// The programs' own log cannot be read.
+    #[error("cannot reach the log of the eBPF programs: {0}")]
+    Log(#[from] aya_log::Error),
     /// Waiting for records failed.
     #[error("cannot wait for kernel records: {0}")]
     Wait(io::Error),
@@ -128,6 +143,8 @@ pub struct Sensor {
     lost: PerCpuArray<aya::maps::MapData, u64>,
     ring: Ring,
     tier: TierReport,
+    /// Passes on what the programs log; they do so on rare paths only.
+    flush_log: Box<dyn FnMut() + Send>,
 }
 
 /// A program of the object: it has the name of its tracepoint.
@@ -139,12 +156,7 @@ struct HookSpec {
     required: bool,
 }
 
-const fn hook(
-    name: &'static str,
-    tracepoint: &'static str,
-    serves: &'static [EventGroup],
-    required: bool,
-) -> HookSpec {
+const fn hook(name: &'static str, tracepoint: &'static str, serves: &'static [EventGroup], required: bool) -> HookSpec {
     HookSpec { name, tracepoint, serves, required }
 }
 
@@ -160,7 +172,8 @@ const HOOKS: &[HookSpec] = &[
 ];
 
 /// Maps with one element per processor.
-const SCRATCH_MAPS: &[&str] = &["EXEC", "OPEN", "CONNECT", "CGROUP", "FORK", "EXIT", "IO_URING_OPEN", "IO_URING_CONNECT"];
+const SCRATCH_MAPS: &[&str] =
+    &["EXEC", "OPEN", "CONNECT", "CGROUP", "FORK", "EXIT", "IO_URING_OPEN", "IO_URING_CONNECT"];
 
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/purser-bpf.o"));
 
@@ -182,8 +195,8 @@ impl Sensor {
         let mut object = OBJECT.to_vec();
         facts.apply(&mut object)?;
         let calls = EventType::call_table(arch::MACHINE.native, arch::MACHINE.compat.filter(|_| abilities.compat));
-        let kernel_types =
-            aya::Btf::parse_file(&config.btf, aya::Endianness::default()).map_err(|error| no_btf(io::Error::other(error)))?;
+        let kernel_types = aya::Btf::parse_file(&config.btf, aya::Endianness::default())
+            .map_err(|error| no_btf(io::Error::other(error)))?;
 
         let processors = aya::util::nr_cpus().map_err(|(_, error)| SensorError::Wait(error))?;
         let processors = u32::try_from(processors).unwrap_or(u32::MAX);
@@ -201,6 +214,7 @@ impl Sensor {
         let lost = PerCpuArray::try_from(take(&mut ebpf, "LOST")?)?;
         let wake = Array::try_from(take(&mut ebpf, "WAKE")?)?;
         let ring = Ring::new(take(&mut ebpf, "EVENTS")?, wake, config.gather).map_err(SensorError::Wait)?;
+        let mut log = EbpfLogger::init(&mut ebpf).map_err(SensorError::Log)?;
         identify_agent(&mut ebpf)?;
         let tier = tier::probe(&mut ebpf, &kernel_types);
 
@@ -214,7 +228,16 @@ impl Sensor {
             hooks.push(Hook { name: spec.name, state });
         }
         let links = HOOKS.iter().map(|_| None).collect();
-        let mut sensor = Self { ebpf, hooks, links, policy: PolicyOwner::new(policy_map), lost, ring, tier };
+        let mut sensor = Self {
+            ebpf,
+            hooks,
+            links,
+            policy: PolicyOwner::new(policy_map),
+            lost,
+            ring,
+            tier,
+            flush_log: Box::new(move || log.flush()),
+        };
         sensor.set_policy(policy)?;
         Ok(sensor)
     }
@@ -233,8 +256,8 @@ impl Sensor {
     /// generation, which records carry.
     pub fn set_policy(&mut self, policy: &Policy) -> Result<u32, SensorError> {
         let generation = self.policy.set(policy)?;
-        for index in 0..HOOKS.len() {
-            let needed = HOOKS[index].serves.iter().any(|group| policy.events.needs(*group));
+        for (index, spec) in HOOKS.iter().enumerate() {
+            let needed = spec.serves.iter().any(|group| policy.events.needs(*group));
             self.switch(index, needed)?;
         }
         Ok(generation)
@@ -248,7 +271,11 @@ impl Sensor {
     /// Hands every record that is there to `handle`; if there is none, waits for one up to `timeout`.
     /// Returns how many there were.
     pub fn poll(&mut self, timeout: Duration, handle: &mut dyn FnMut(&[u8])) -> Result<usize, SensorError> {
-        self.ring.poll(timeout, handle)
+        let count = self.ring.poll(timeout, handle)?;
+        if count == 0 {
+            (self.flush_log)();
+        }
+        Ok(count)
     }
 
     /// What got lost in the kernel since the start: stage, reason, how many. Every reason is there from the start.
@@ -284,7 +311,8 @@ impl Sensor {
             return Ok(());
         }
         let refused = |error: ProgramError| SensorError::Hook { hook: spec.name, reason: tier::short(&error) };
-        let program = program::<BtfTracePoint>(&mut self.ebpf, spec.tracepoint).map_err(|reason| SensorError::Hook { hook: spec.name, reason })?;
+        let program = program::<BtfTracePoint>(&mut self.ebpf, spec.tracepoint)
+            .map_err(|reason| SensorError::Hook { hook: spec.name, reason })?;
         if needed {
             self.links[index] = Some(program.attach().map_err(refused)?);
             hook.state = HookState::Attached;

@@ -6,6 +6,7 @@ use aya::maps::{Array, ArrayOfMaps, MapData, MapError};
 
 /// What the rules need to see. The default is nothing.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "independent switches, one rule need each")]
 pub struct Policy {
     /// The events.
     pub events: EventSet,

@@ -17,21 +17,23 @@ pub enum RelocateError {
     #[error("the embedded eBPF object is damaged: {0}")]
     Object(#[from] object::Error),
     /// An instruction asks for a fact that the table does not have.
-    #[error("the embedded eBPF object asks for fact {0}, which this agent does not know: the two halves are of different builds")]
+    #[error(
+        "the embedded eBPF object asks for fact {0}, which this agent does not know: the two halves are of different builds"
+    )]
     UnknownFact(u32),
 }
 
 /// What the kernel lets programs do, as far as it changes how they are fitted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Abilities {
+pub(super) struct Abilities {
     /// `bpf_rdonly_cast` may be used (6.2 on); else everything is read by helper.
-    pub typed_loads: bool,
+    pub(super) typed_loads: bool,
     /// The kernel takes 32-bit calls.
-    pub compat: bool,
+    pub(super) compat: bool,
 }
 
 /// The facts of one kernel.
-pub struct Facts {
+pub(super) struct Facts {
     /// Value and whether there is one, by index.
     values: Vec<Option<u32>>,
     /// BTF id of `bpf_rdonly_cast`.
@@ -50,14 +52,16 @@ const PSEUDO_KFUNC_CALL: u8 = 2;
 
 impl Facts {
     /// Finds every fact.
-    pub fn resolve(btf: &Btf, machine: &Machine, abilities: Abilities) -> Result<Self, RelocateError> {
+    pub(super) fn resolve(btf: &Btf, machine: &Machine, abilities: Abilities) -> Result<Self, RelocateError> {
         let rdonly_cast = btf.function("bpf_rdonly_cast").filter(|_| abilities.typed_loads);
         let mut values = Vec::with_capacity(KERNEL_FACTS.len());
         for (_, fact) in KERNEL_FACTS {
             let value = match *fact {
                 Fact::Offset(paths) => Some(required(paths[0], paths.iter().find_map(|path| btf.offset(path)))?),
                 Fact::OptionalOffset(paths) => paths.iter().find_map(|path| btf.offset(path)),
-                Fact::Distance(to, from) => btf.offset(to).zip(btf.offset(from)).and_then(|(to, from)| to.checked_sub(from)),
+                Fact::Distance(to, from) => {
+                    btf.offset(to).zip(btf.offset(from)).and_then(|(to, from)| to.checked_sub(from))
+                }
                 Fact::TypeId(name) => btf.structure(name).map(u64::from),
                 Fact::Size(name) => Some(required(name, btf.size(name))?),
                 Fact::Register(name) => {
@@ -77,7 +81,7 @@ impl Facts {
     }
 
     /// Writes them into the instructions of an object. Returns how many were written.
-    pub fn apply(&self, object: &mut [u8]) -> Result<usize, RelocateError> {
+    pub(super) fn apply(&self, object: &mut [u8]) -> Result<usize, RelocateError> {
         let mut code = Vec::new();
         {
             let file = object::File::parse(&*object)?;

@@ -14,6 +14,9 @@ use rustix::event::epoll;
 
 use super::SensorError;
 
+/// Records handled in one go: a producer that is faster than the consumer must not keep it from its other work.
+const BATCH: usize = 8192;
+
 /// The ring and the state of its consumer.
 pub(super) struct Ring {
     records: RingBuf<MapData>,
@@ -29,12 +32,7 @@ impl Ring {
         let records = RingBuf::try_from(map).map_err(io::Error::other)?;
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
         // Edge triggered: only a wake-up counts, not that there is something in the ring.
-        epoll::add(
-            &epoll,
-            &records,
-            epoll::EventData::new_u64(0),
-            epoll::EventFlags::IN | epoll::EventFlags::ET,
-        )?;
+        epoll::add(&epoll, &records, epoll::EventData::new_u64(0), epoll::EventFlags::IN | epoll::EventFlags::ET)?;
         Ok(Self { records, wake, epoll, gather, flowing: false })
     }
 
@@ -43,11 +41,7 @@ impl Ring {
         Ok(epoll::add(&self.epoll, fd, epoll::EventData::new_u64(0), epoll::EventFlags::IN | epoll::EventFlags::ET)?)
     }
 
-    pub(super) fn poll(
-        &mut self,
-        timeout: Duration,
-        handle: &mut dyn FnMut(&[u8]),
-    ) -> Result<usize, SensorError> {
+    pub(super) fn poll(&mut self, timeout: Duration, handle: &mut dyn FnMut(&[u8])) -> Result<usize, SensorError> {
         let deadline = Instant::now().checked_add(timeout);
         let mut count = 0;
         if self.flowing {
@@ -73,7 +67,8 @@ impl Ring {
         // Pairs with the barrier in a record's commit: either the program sees the state, or this look sees the record.
         fence(Ordering::SeqCst);
         let mut count = self.drain(handle);
-        if !(unless_found && count > 0) && !timeout.is_zero() {
+        let found = unless_found && count > 0;
+        if !found && count < BATCH && !timeout.is_zero() {
             self.block(timeout)?;
         }
         self.wake.set(0, WakeState::AWAKE, 0)?;
@@ -95,7 +90,9 @@ impl Ring {
 
     fn drain(&mut self, handle: &mut dyn FnMut(&[u8])) -> usize {
         let mut count = 0;
-        while let Some(record) = self.records.next() {
+        while count < BATCH
+            && let Some(record) = self.records.next()
+        {
             handle(&record);
             count += 1;
         }

@@ -60,8 +60,12 @@ pub(super) fn probe(ebpf: &mut Ebpf, btf: &Btf) -> TierReport {
 
 fn report(lsm: Result<(), String>, fentry: Result<(), String>) -> TierReport {
     let (available, reason) = match (lsm, fentry) {
-        (Ok(()), _) => (Tier::A, "BPF LSM and trampolines are there, but this version has hooks of tier C only".to_owned()),
-        (Err(lsm), Ok(())) => (Tier::B, format!("{lsm}; trampolines are there, but this version has hooks of tier C only")),
+        (Ok(()), _) => {
+            (Tier::A, "BPF LSM and trampolines are there, but this version has hooks of tier C only".to_owned())
+        }
+        (Err(lsm), Ok(())) => {
+            (Tier::B, format!("{lsm}; trampolines are there, but this version has hooks of tier C only"))
+        }
         (Err(lsm), Err(fentry)) => (Tier::C, format!("{lsm}; {fentry}")),
     };
     TierReport { available, in_use: Tier::C, reason }

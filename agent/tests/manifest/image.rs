@@ -192,11 +192,7 @@ pub fn agreed_layers() -> Vec<(Vec<u8>, Compression)> {
         .file("removed/new", b"new")
         .whiteout("nothing-there")
         .file("script", b"#!/bin/sh\n");
-    vec![
-        (first.bytes(), Compression::Gzip),
-        (second.bytes(), Compression::Zstd),
-        (third.bytes(), Compression::None),
-    ]
+    vec![(first.bytes(), Compression::Gzip), (second.bytes(), Compression::Zstd), (third.bytes(), Compression::None)]
 }
 
 /// Runs a command that must succeed; what it printed.

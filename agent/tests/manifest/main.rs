@@ -1,6 +1,13 @@
 //! Manifests against real unpackers and real file systems: what the agent lists must be what podman,
 //! umoci and containerd write, and the file of an exec must be found in a real overlay. Needs root.
-#![allow(missing_docs, unreachable_pub, reason = "a test")]
+#![allow(
+    missing_docs,
+    unreachable_pub,
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::print_stderr,
+    reason = "a test: its failures are panics, and a skip is said aloud"
+)]
 
 mod image;
 mod overlay;

@@ -36,9 +36,6 @@ use crate::{
     missing,
 };
 
-const CONTAINER_MNT_NS: u32 = 2;
-const HOST_MNT_NS: u32 = 1;
-
 /// A container's root file system: two layers and a writable one.
 struct Fixture {
     directory: tempfile::TempDir,
@@ -71,7 +68,8 @@ impl Fixture {
         for name in ["upper", "work", "merged"] {
             fs::create_dir(path(name)).unwrap();
         }
-        let options = format!("lowerdir={0}/layer1:{0}/layer0,upperdir={0}/upper,workdir={0}/work", directory.path().display());
+        let options =
+            format!("lowerdir={0}/layer1:{0}/layer0,upperdir={0}/upper,workdir={0}/work", directory.path().display());
         run(Command::new("mount").args(["-t", "overlay", "overlay", "-o", &options]).arg(path("merged")));
         write_layout(&path("layout"), &layers.map(|layer| (layer, Compression::Gzip)));
         let container = Arc::new(Container {
@@ -95,10 +93,11 @@ impl Fixture {
             },
             image: Some(image_from_oci_layout(&path("layout"), None).unwrap()),
             image_pending: false,
+            labels: Vec::new(),
         });
         let cache = DiskCache::open(&path("cache"), 1 << 20).unwrap();
         let store = ManifestStore::new(Some(cache), LayerLimits::default());
-        let config = Config { host_mnt_ns: HOST_MNT_NS, ..Config::default() };
+        let config = Config::default();
         let (service, answers) = VerdictService::start(config, store, Box::new(|| ())).unwrap();
         service.prepare(&container);
         Self { directory, container, service, answers, ticket: 0 }
@@ -116,7 +115,9 @@ impl Fixture {
     fn identity(&self, path: &str) -> FileIdentity {
         let relative = path.trim_start_matches('/');
         let upper = self.path("upper").join(relative);
-        let lower = [1_u16, 2].into_iter().find(|layer| self.container.rootfs.lower[usize::from(layer - 1)].join(relative).exists());
+        let lower = [1_u16, 2]
+            .into_iter()
+            .find(|layer| self.container.rootfs.lower[usize::from(layer - 1)].join(relative).exists());
         let in_upper = upper.symlink_metadata().is_ok();
         let real_path = match (in_upper, lower) {
             (true, _) => upper,
@@ -144,14 +145,12 @@ impl Fixture {
 
     fn judge(&mut self, file: ExecFile) -> Judgement {
         self.ticket += 1;
-        match self.service.request(self.ticket, &self.container, file) {
-            Some(judgement) => judgement,
-            None => {
-                let (ticket, judgement) = self.answers.recv_timeout(Duration::from_secs(60)).unwrap();
-                assert_eq!(ticket, self.ticket);
-                judgement
-            }
+        if let Some(judgement) = self.service.request(self.ticket, &self.container, file) {
+            return judgement;
         }
+        let (ticket, judgement) = self.answers.recv_timeout(Duration::from_mins(1)).unwrap();
+        assert_eq!(ticket, self.ticket);
+        judgement
     }
 
     fn verdict(&mut self, file: ExecFile) -> (Verdict, Reason) {
@@ -200,7 +199,7 @@ fn exec(identity: FileIdentity, path: &str, tgid: u32) -> ExecFile {
         path: Bytes::copy_from_slice(path.as_bytes()),
         fs_path: Bytes::new(),
         tgid,
-        mnt_ns: CONTAINER_MNT_NS,
+        in_host_mount_namespace: false,
         boot_ns: now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64,
     }
 }
@@ -280,7 +279,7 @@ fn verdicts_in_a_real_overlay() {
     assert_eq!(fixture.verdict(file), (Verdict::Unlisted, Reason::UnknownDigest));
 
     let mut file = fixture.exec("/tmp/new");
-    file.mnt_ns = HOST_MNT_NS;
+    file.in_host_mount_namespace = true;
     assert_eq!(fixture.verdict(file), (Verdict::Host, Reason::HostMountNamespace));
 }
 
@@ -461,7 +460,7 @@ fn another_images_file_is_foreign_and_the_cache_serves_the_next_start() {
 
     let cache = DiskCache::open(&fixture.path("cache"), 1 << 20).unwrap();
     let store = ManifestStore::new(Some(cache), LayerLimits::default());
-    let config = Config { host_mnt_ns: HOST_MNT_NS, ..Config::default() };
+    let config = Config::default();
     let (service, _answers) = VerdictService::start(config, store, Box::new(|| ())).unwrap();
     fs::remove_dir_all(fixture.path("init/blobs")).unwrap();
     service.prepare(&other);

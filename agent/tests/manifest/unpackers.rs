@@ -252,7 +252,11 @@ fn lists_what_containerd_unpacks_traps_included() {
     };
     let traps: Vec<(&str, bool, LayerTar)> = vec![
         ("an entry below a lower link replaces it", false, LayerTar::new().file("bin/y", b"y")),
-        ("a directory after its own whiteout", true, LayerTar::new().whiteout("dir").dir("dir").file("dir/upper", b"u")),
+        (
+            "a directory after its own whiteout",
+            true,
+            LayerTar::new().whiteout("dir").dir("dir").file("dir/upper", b"u"),
+        ),
         ("an opaque root", true, LayerTar::new().file(".wh..wh..opq", b"").file("new", b"n")),
         ("the last of two", false, LayerTar::new().file("twice", b"first").file("twice", b"the last wins")),
         ("names above the root", false, LayerTar::new().pax(b"../../escape", b"e", None).pax(b"/absolute", b"a", None)),

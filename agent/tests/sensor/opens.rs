@@ -38,7 +38,8 @@ fn each_call_of_the_family_tells_file_path_name_flags_and_result() {
     fs::write(root.join("sub/file"), b"content").unwrap();
     fs::set_permissions(root.join("sub/file"), fs::Permissions::from_mode(0o640)).unwrap();
     std::os::unix::fs::symlink("sub/file", root.join("link")).unwrap();
-    let (file, link, sub, created) = (c(root.join("sub/file")), c(root.join("link")), c(root.join("sub")), c(root.join("created")));
+    let (file, link, sub, created) =
+        (c(root.join("sub/file")), c(root.join("link")), c(root.join("sub")), c(root.join("created")));
     let cwd = c(&root);
     // SAFETY: system calls on prepared names.
     let seen = watch(|| unsafe {
@@ -87,14 +88,8 @@ fn each_call_of_the_family_tells_file_path_name_flags_and_result() {
     let by_directory = expect(4, EventType::Openat, "sub/file", b"file", &sub_text, libc::O_RDONLY);
     assert_eq!(i64::from(by_directory.3), directory);
     assert_eq!(by_directory.4.size, 0, "truncated by now");
-    let (_, mode, created_now, _, file_seen) = expect(
-        5,
-        EventType::Openat2,
-        "created",
-        created.as_bytes(),
-        "",
-        libc::O_WRONLY | libc::O_CREAT | libc::O_EXCL,
-    );
+    let (_, mode, created_now, _, file_seen) =
+        expect(5, EventType::Openat2, "created", created.as_bytes(), "", libc::O_WRONLY | libc::O_CREAT | libc::O_EXCL);
     assert_eq!((mode, created_now), (0o600, true));
     assert_eq!(file_seen.mode, libc::S_IFREG | 0o600);
     let (_, mode, created_now, ..) =
@@ -150,7 +145,10 @@ fn failed_opens_tell_what_was_asked_for() {
     });
     let opens = seen.opens();
     let first = opens[0].1;
-    assert_eq!((first.result, first.flags, first.mode), (-i64::from(libc::ENOENT), (libc::O_RDWR | libc::O_CREAT) as u32, 0o600));
+    assert_eq!(
+        (first.result, first.flags, first.mode),
+        (-i64::from(libc::ENOENT), (libc::O_RDWR | libc::O_CREAT) as u32, 0o600)
+    );
     assert_eq!((&first.name[..], &first.dir[..], &first.path[..]), (&b"no/such"[..], &b"/usr"[..], &b""[..]));
     assert!(first.file.is_none());
     assert_eq!(opens[1].1.result, -i64::from(libc::EISDIR));
@@ -173,7 +171,14 @@ fn an_open_by_handle_has_a_path_and_no_name() {
         let mut handle = [0u32; 34];
         handle[0] = 128;
         let mut mount = 0;
-        let got = libc::syscall(libc::SYS_name_to_handle_at, libc::AT_FDCWD, name.as_ptr(), handle.as_mut_ptr(), &raw mut mount, 0);
+        let got = libc::syscall(
+            libc::SYS_name_to_handle_at,
+            libc::AT_FDCWD,
+            name.as_ptr(),
+            handle.as_mut_ptr(),
+            &raw mut mount,
+            0,
+        );
         let at = libc::openat(libc::AT_FDCWD, folder_name.as_ptr(), libc::O_RDONLY);
         let fd = libc::syscall(libc::SYS_open_by_handle_at, at, handle.as_ptr(), libc::O_RDONLY);
         i32::from(got != 0 || fd < 0)
@@ -293,7 +298,12 @@ fn a_name_changed_during_the_call_does_not_change_what_is_reported() {
         0
     });
     let inodes = ["a", "b"].map(|name| identity(&root.join(name)).ino);
-    let opens: Vec<_> = seen.opens().into_iter().map(|(_, open)| open).filter(|open| open.path.starts_with(root.as_os_str().as_bytes())).collect();
+    let opens: Vec<_> = seen
+        .opens()
+        .into_iter()
+        .map(|(_, open)| open)
+        .filter(|open| open.path.starts_with(root.as_os_str().as_bytes()))
+        .collect();
     assert_eq!(opens.len(), ROUNDS);
     let mut both = [0, 0];
     for (round, open) in opens.iter().enumerate() {
@@ -327,8 +337,20 @@ fn opens_by_io_uring_are_seen() {
         unsafe { libc::chdir(cwd.as_ptr()) };
         let Ok(ring) = Uring::new() else { return 1 };
         let open = Request { fd: libc::AT_FDCWD, ..Request::default() };
-        let made = ring.run(Request { opcode: OP_OPENAT, addr: c"made".as_ptr() as u64, len: 0o600, open_flags: flags, ..open });
-        let by_how = ring.run(Request { opcode: OP_OPENAT2, addr: there.as_ptr() as u64, len: 24, off: &raw const how as u64, ..open });
+        let made = ring.run(Request {
+            opcode: OP_OPENAT,
+            addr: c"made".as_ptr() as u64,
+            len: 0o600,
+            open_flags: flags,
+            ..open
+        });
+        let by_how = ring.run(Request {
+            opcode: OP_OPENAT2,
+            addr: there.as_ptr() as u64,
+            len: 24,
+            off: &raw const how as u64,
+            ..open
+        });
         let failed = ring.run(Request { opcode: OP_OPENAT, addr: c"absent".as_ptr() as u64, ..open });
         i32::from(made < 0 || by_how < 0 || failed != -libc::ENOENT)
     });
@@ -429,7 +451,9 @@ fn an_overlay_file_tells_its_layer_and_real_inode() {
     fs::write(root.join("lower2/bottom"), b"22").unwrap();
     fs::write(root.join("lower2/copied"), b"333").unwrap();
     let text = root.to_str().unwrap();
-    let options = CString::new(format!("lowerdir={text}/lower1:{text}/lower2,upperdir={text}/upper,workdir={text}/work")).unwrap();
+    let options =
+        CString::new(format!("lowerdir={text}/lower1:{text}/lower2,upperdir={text}/upper,workdir={text}/work"))
+            .unwrap();
     let merged = c(root.join("merged"));
     // SAFETY: system calls in an own mount namespace.
     let seen = watch(|| unsafe {

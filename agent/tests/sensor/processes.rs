@@ -12,7 +12,7 @@ use purser::event::{Body, EventType};
 use crate::watch::{comparable, identity, privileged, watch, watch_with};
 
 /// Where cgroup v2 is mounted.
-pub fn cgroup2_root() -> Option<PathBuf> {
+pub(crate) fn cgroup2_root() -> Option<PathBuf> {
     let mounts = fs::read_to_string("/proc/self/mounts").unwrap();
     mounts.lines().find_map(|line| {
         let mut words = line.split(' ').skip(1);
@@ -230,7 +230,10 @@ fn forks_and_exits_tell_ids_call_and_status() {
         .filter_map(|event| if let Body::Fork(fork) = &event.body { Some((event, fork)) } else { None })
         .collect();
     assert_eq!(forks.len(), 2, "{:?}", seen.events);
-    assert_eq!(forks.iter().map(|(event, _)| event.header.event).collect::<Vec<_>>(), [EventType::Fork, EventType::Clone3]);
+    assert_eq!(
+        forks.iter().map(|(event, _)| event.header.event).collect::<Vec<_>>(),
+        [EventType::Fork, EventType::Clone3]
+    );
     for ((event, fork), expected) in forks.iter().zip([7 << 8, libc::SIGKILL as u32]) {
         assert_eq!(event.task.tgid, seen.child);
         assert_eq!((fork.child_tid, fork.child_vtid), (fork.child_tgid, fork.child_tgid));
@@ -273,7 +276,11 @@ fn ids_inside_a_pid_namespace_are_its_own() {
     assert_eq!((event.task.vtgid, event.task.vtid, event.task.vpgid), (1, 1, 1));
     assert_ne!(event.task.tgid, 1);
     assert_ne!(event.task.pid_ns, namespace("pid"));
-    let fork = seen.events.iter().find_map(|event| if let Body::Fork(fork) = &event.body { Some(fork) } else { None }).unwrap();
+    let fork = seen
+        .events
+        .iter()
+        .find_map(|event| if let Body::Fork(fork) = &event.body { Some(fork) } else { None })
+        .unwrap();
     assert_eq!((fork.child_tgid, fork.child_vtid), (event.task.tgid, 1));
     assert!(Path::new("/proc").exists());
 }

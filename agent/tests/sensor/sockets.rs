@@ -62,7 +62,8 @@ fn internet_connects_tell_both_ends() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let listener6 = TcpListener::bind("[::1]:0").unwrap();
     let udp = UdpSocket::bind("127.0.0.1:0").unwrap();
-    let (to, to6, to_udp) = (listener.local_addr().unwrap(), listener6.local_addr().unwrap(), udp.local_addr().unwrap());
+    let (to, to6, to_udp) =
+        (listener.local_addr().unwrap(), listener6.local_addr().unwrap(), udp.local_addr().unwrap());
     let mapped = SocketAddr::new(Ipv4Addr::LOCALHOST.to_ipv6_mapped().into(), to.port());
     let closed: SocketAddr = "127.0.0.1:1".parse().unwrap();
     let raw = [to, to6, mapped, to_udp, closed].map(Raw::inet);

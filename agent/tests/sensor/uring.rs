@@ -5,25 +5,25 @@ use std::ptr;
 /// `struct io_uring_sqe`, the fields that are used.
 #[repr(C)]
 #[derive(Clone, Copy, Default)]
-pub struct Request {
-    pub opcode: u8,
-    pub flags: u8,
-    pub ioprio: u16,
-    pub fd: i32,
-    pub off: u64,
-    pub addr: u64,
-    pub len: u32,
-    pub open_flags: u32,
-    pub user_data: u64,
-    pub buf: u16,
-    pub personality: u16,
-    pub file_index: u32,
-    pub pad: [u64; 2],
+pub(crate) struct Request {
+    pub(crate) opcode: u8,
+    pub(crate) flags: u8,
+    pub(crate) ioprio: u16,
+    pub(crate) fd: i32,
+    pub(crate) off: u64,
+    pub(crate) addr: u64,
+    pub(crate) len: u32,
+    pub(crate) open_flags: u32,
+    pub(crate) user_data: u64,
+    pub(crate) buf: u16,
+    pub(crate) personality: u16,
+    pub(crate) file_index: u32,
+    pub(crate) pad: [u64; 2],
 }
 
-pub const OP_CONNECT: u8 = 16;
-pub const OP_OPENAT: u8 = 18;
-pub const OP_OPENAT2: u8 = 28;
+pub(crate) const OP_CONNECT: u8 = 16;
+pub(crate) const OP_OPENAT: u8 = 18;
+pub(crate) const OP_OPENAT2: u8 = 28;
 
 #[repr(C)]
 #[derive(Default)]
@@ -38,7 +38,7 @@ struct Parameters {
 }
 
 /// A ring.
-pub struct Uring {
+pub(crate) struct Uring {
     fd: i32,
     sq: *mut u8,
     cq: *mut u8,
@@ -48,7 +48,7 @@ pub struct Uring {
 
 impl Uring {
     /// Sets one up, or gives the errno.
-    pub fn new() -> Result<Self, i32> {
+    pub(crate) fn new() -> Result<Self, i32> {
         let mut parameters = Parameters::default();
         // SAFETY: the kernel writes the parameters.
         let fd = unsafe { libc::syscall(libc::SYS_io_uring_setup, 8, &raw mut parameters) } as i32;
@@ -69,7 +69,7 @@ impl Uring {
     }
 
     /// Runs a request and gives its result.
-    pub fn run(&self, request: Request) -> i32 {
+    pub(crate) fn run(&self, request: Request) -> i32 {
         let word = |base: *mut u8, offset: u32| base.wrapping_add(offset as usize).cast::<u32>();
         // SAFETY: one thread, one request under way; offsets are the kernel's.
         unsafe {

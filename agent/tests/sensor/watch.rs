@@ -14,17 +14,17 @@ use purser::{
 };
 
 /// What was seen.
-pub struct Seen {
+pub(crate) struct Seen {
     /// The child's process id.
-    pub child: u32,
+    pub(crate) child: u32,
     /// Events of the child and of what it started, in order.
-    pub events: Vec<Event>,
+    pub(crate) events: Vec<Event>,
     /// The kernel's losses.
-    pub losses: Vec<(&'static str, &'static str, u64)>,
+    pub(crate) losses: Vec<(&'static str, &'static str, u64)>,
 }
 
 /// Whether the tests can run; says so if not.
-pub fn privileged() -> bool {
+pub(crate) fn privileged() -> bool {
     // SAFETY: no arguments.
     let root = unsafe { libc::geteuid() } == 0;
     let btf = Path::new("/sys/kernel/btf/vmlinux").exists();
@@ -37,18 +37,18 @@ pub fn privileged() -> bool {
 }
 
 /// Starts a sensor with a policy.
-pub fn sensor(policy: &Policy) -> Sensor {
+pub(crate) fn sensor(policy: &Policy) -> Sensor {
     Sensor::start(&SensorConfig::default(), policy).unwrap()
 }
 
 /// Watches a trigger with everything switched on.
-pub fn watch(trigger: impl FnOnce() -> i32) -> Seen {
+pub(crate) fn watch(trigger: impl FnOnce() -> i32) -> Seen {
     watch_with(&SensorConfig::default(), &Policy::everything(), trigger)
 }
 
 /// Watches a trigger. Its result is the child's exit code. It runs after a fork of a threaded process, so it must
 /// only make system calls on what was prepared before.
-pub fn watch_with(config: &SensorConfig, policy: &Policy, trigger: impl FnOnce() -> i32) -> Seen {
+pub(crate) fn watch_with(config: &SensorConfig, policy: &Policy, trigger: impl FnOnce() -> i32) -> Seen {
     let mut policy = policy.clone();
     policy.events.insert(EventType::Procexit);
     let mut sensor = Sensor::start(config, &policy).unwrap();
@@ -61,8 +61,7 @@ pub fn watch_with(config: &SensorConfig, policy: &Policy, trigger: impl FnOnce()
         sensor
             .poll(Duration::from_millis(200), &mut |record| match decode(record) {
                 Ok(event) => {
-                    ended |= event.task.tgid == child
-                        && matches!(&event.body, Body::Exit(exit) if exit.group_dead);
+                    ended |= event.task.tgid == child && matches!(&event.body, Body::Exit(exit) if exit.group_dead);
                     events.push(event);
                 }
                 Err(error) => bad.push(error),
@@ -80,7 +79,7 @@ pub fn watch_with(config: &SensorConfig, policy: &Policy, trigger: impl FnOnce()
 }
 
 /// Forks a child that runs `trigger` and exits with its result.
-pub fn spawn(trigger: impl FnOnce() -> i32) -> u32 {
+pub(crate) fn spawn(trigger: impl FnOnce() -> i32) -> u32 {
     // SAFETY: the child only makes system calls, then exits without running destructors.
     match unsafe { libc::fork() } {
         -1 => panic!("fork: {}", std::io::Error::last_os_error()),
@@ -94,7 +93,7 @@ pub fn spawn(trigger: impl FnOnce() -> i32) -> u32 {
 }
 
 /// Waits for a child and gives its wait status.
-pub fn wait(child: u32) -> i32 {
+pub(crate) fn wait(child: u32) -> i32 {
     let mut status = 0;
     // SAFETY: waits for an own child.
     unsafe { libc::waitpid(child as i32, &raw mut status, 0) };
@@ -103,12 +102,15 @@ pub fn wait(child: u32) -> i32 {
 
 impl Seen {
     /// The opens, in order.
-    pub fn opens(&self) -> Vec<(&Event, &purser::event::Open)> {
-        self.events.iter().filter_map(|event| if let Body::Open(open) = &event.body { Some((event, &**open)) } else { None }).collect()
+    pub(crate) fn opens(&self) -> Vec<(&Event, &purser::event::Open)> {
+        self.events
+            .iter()
+            .filter_map(|event| if let Body::Open(open) = &event.body { Some((event, &**open)) } else { None })
+            .collect()
     }
 
     /// The connects, in order.
-    pub fn connects(&self) -> Vec<(&Event, &purser::event::Connect)> {
+    pub(crate) fn connects(&self) -> Vec<(&Event, &purser::event::Connect)> {
         self.events
             .iter()
             .filter_map(|event| if let Body::Connect(connect) = &event.body { Some((event, &**connect)) } else { None })
@@ -116,7 +118,7 @@ impl Seen {
     }
 
     /// The only exec.
-    pub fn exec(&self) -> (&Event, &purser::event::Exec) {
+    pub(crate) fn exec(&self) -> (&Event, &purser::event::Exec) {
         let execs: Vec<_> = self
             .events
             .iter()
@@ -127,13 +129,13 @@ impl Seen {
     }
 
     /// How much was lost for a reason.
-    pub fn lost(&self, reason: &str) -> u64 {
+    pub(crate) fn lost(&self, reason: &str) -> u64 {
         self.losses.iter().find(|loss| loss.1 == reason).unwrap().2
     }
 }
 
 /// The identity of a file as `stat` tells it.
-pub fn identity(path: &Path) -> FileIdentity {
+pub(crate) fn identity(path: &Path) -> FileIdentity {
     use std::os::unix::fs::MetadataExt;
     let stat = fs::metadata(path).unwrap();
     FileIdentity {
@@ -151,12 +153,12 @@ pub fn identity(path: &Path) -> FileIdentity {
 }
 
 /// What `stat` can tell of an identity.
-pub fn comparable(file: &FileIdentity) -> FileIdentity {
+pub(crate) fn comparable(file: &FileIdentity) -> FileIdentity {
     FileIdentity { generation: 0, magic: 0, on_rootfs: false, memfd: false, overlay: None, ..*file }
 }
 
 /// A pipe.
-pub fn pipe() -> (OwnedFd, OwnedFd) {
+pub(crate) fn pipe() -> (OwnedFd, OwnedFd) {
     let mut ends = [0; 2];
     // SAFETY: two descriptors are written.
     assert_eq!(unsafe { libc::pipe2(ends.as_mut_ptr(), libc::O_CLOEXEC) }, 0);

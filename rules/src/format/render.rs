@@ -80,7 +80,8 @@ fn number(value: Value<'_>, ty: Type, print: PrintFormat) -> Option<String> {
         _ => return None,
     };
     // Formats without text for some widths, as upstream.
-    let is_wide = !matches!(ty.class(), Class::Signed(8 | 16 | 32) | Class::Unsigned(8 | 16 | 32));
+    let is_wide = !matches!(ty, Type::Uid | Type::Gid)
+        && !matches!(ty.class(), Class::Signed(8 | 16 | 32) | Class::Unsigned(8 | 16 | 32));
     let is_wide_signed = matches!(ty.class(), Class::Signed(64));
     Some(match print {
         PrintFormat::Na if is_wide_signed => raw.cast_signed().to_string(),

@@ -42,8 +42,14 @@ pub(super) fn read(
     options: &LoadOptions,
     collection: &mut Collection,
 ) -> Result<(), Trouble> {
-    let documents = yaml::documents(text)
-        .map_err(|error| Trouble::new(Code::YamlParse, error.message, Origin { file, at: error.at }))?;
+    let documents = yaml::documents(text).map_err(|error| {
+        let origin = Origin { file, at: error.at };
+        if error.is_tag {
+            let message = "a text that begins with '!' is a YAML tag: put it in quotes, as in \"!=\"".to_owned();
+            return Trouble::new(Code::YamlValidate, message, origin);
+        }
+        Trouble::new(Code::YamlParse, error.message, origin)
+    })?;
     for document in documents {
         if document.is_null() {
             continue;
@@ -479,6 +485,14 @@ impl Reader<'_> {
                 return Err(trouble);
             }
             let comps = entry_of("comps")?;
+            if partial && entry.get("values").is_none() {
+                self.collection.warn_in(
+                    Code::AppendNoValues,
+                    "appending an exception without values has no effect".to_owned(),
+                    self.origin(entry),
+                    &[(self.kind, &self.name), ("exception", &name)],
+                );
+            }
             let values = match entry.get("values") {
                 None => Vec::new(),
                 Some(node) => match node.items() {
@@ -523,14 +537,6 @@ impl Reader<'_> {
                 trouble.context = context.iter().map(|(kind, name)| (*kind, name.clone())).collect();
                 Err(trouble)
             };
-            if exception.values.is_empty() {
-                self.collection.warn_in(
-                    Code::AppendNoValues,
-                    "overriding/appending exception with no values".to_owned(),
-                    exception.origin.clone(),
-                    &[("rule", &self.name), ("exception", &name)],
-                );
-            }
             match rule.exceptions.iter_mut().find(|known| known.name == name) {
                 Some(known) => {
                     if exception.fields.is_some() {

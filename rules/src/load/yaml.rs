@@ -44,6 +44,8 @@ pub(crate) enum Value {
 pub(crate) struct YamlError {
     pub(crate) message: String,
     pub(crate) at: Place,
+    /// A tag stands where a value should be, as in `[!=]`.
+    pub(crate) is_tag: bool,
 }
 
 impl Node {
@@ -100,11 +102,12 @@ pub(crate) fn documents(text: &str) -> Result<Vec<Arc<Node>>, YamlError> {
     parser.set_input_string(&mut input);
     loop {
         let event = parser.parse().map_err(|error| YamlError {
+            is_tag: error.context() == Some("while scanning a tag"),
             message: error.problem().to_owned(),
             at: error.problem_mark().map(place).unwrap_or_default(),
         })?;
         let at = place(event.start_mark);
-        let fail = |message: &str| Err(YamlError { message: message.to_owned(), at });
+        let fail = |message: &str| Err(YamlError { message: message.to_owned(), at, is_tag: false });
         let (node, anchor) = match event.data {
             EventData::Scalar { anchor, tag, value: text, style, .. } => {
                 let plain = style == ScalarStyle::Plain;

@@ -1,7 +1,7 @@
 //! Which events a condition can match, told from its checks of the event's name and number.
 
 use crate::event::EventSet;
-use crate::parse::{Expr, Op, Operand, Pos, Right};
+use crate::parse::{Expr, Op, Operand, Pos, Right, TransformArg};
 
 /// A check of the event's type that no set can be told from.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -38,14 +38,10 @@ fn events(expr: &Expr, negated: bool) -> Result<EventSet, EventsError> {
         Expr::Check { left, op: op @ (Op::Eq | Op::EqEq | Op::Ne | Op::In), modifier: None, right, pos } => {
             let fail = |message| Err(EventsError { message, pos: *pos });
             if let Operand::Transform { .. } = left {
-                let mut inside = false;
-                left.walk(&mut |operand| inside |= is_name(operand));
-                return if inside { fail("the event's type cannot be transformed here") } else { Ok(EventSet::all()) };
+                return if holds_name(left) { fail("the event's type cannot be transformed here") } else { Ok(EventSet::all()) };
             }
             if let Right::Operand(operand) = right {
-                let mut inside = false;
-                operand.walk(&mut |operand| inside |= is_name(operand));
-                if inside || is_name(left) {
+                if holds_name(operand) || is_name(left) {
                     return fail("the event's type cannot be compared with a field here");
                 }
                 return Ok(EventSet::all());
@@ -69,6 +65,16 @@ fn constant(always: bool) -> EventSet {
 
 fn is_name(operand: &Operand) -> bool {
     matches!(operand, Operand::Field { name, arg: None, .. } if name == "evt.type" || name == "syscall.type")
+}
+
+/// Whether an operand is the event's name or made of it; lists inside of transformers are not looked into.
+fn holds_name(operand: &Operand) -> bool {
+    match operand {
+        Operand::Field { .. } => is_name(operand),
+        Operand::Transform { args, .. } => {
+            args.iter().any(|arg| matches!(arg, TransformArg::Operand(inner) if holds_name(inner)))
+        }
+    }
 }
 
 fn values(right: &Right) -> &[Vec<u8>] {

@@ -65,7 +65,10 @@ impl CaseFacts {
             Arg::Index(index) => index.to_string(),
             Arg::Key(key) => String::from_utf8_lossy(key).into_owned(),
         };
-        self.values.get(&(field.id, arg))
+        let found = self.values.get(&(field.id, arg));
+        // Fields of the synthetic catalogues have one value whatever the argument.
+        let is_synthetic = field.id.index() >= 0x4000;
+        found.or_else(|| self.values.get(&(field.id, String::new())).filter(|_| is_synthetic))
     }
 }
 

@@ -1,0 +1,238 @@
+//! Records as the kernel half writes them, and every way in which they can be wrong.
+
+use agent_common::{ExecRecord, OpenRecord, PathRecord};
+use proptest::prelude::*;
+
+use super::*;
+
+fn bytes_of<R: Fixed>(record: &R) -> Vec<u8> {
+    let mut bytes = vec![0; size_of::<R>()];
+    // SAFETY: `Fixed` types hold integers only, without padding; the vector has their size.
+    unsafe { ptr::write_unaligned(bytes.as_mut_ptr().cast::<R>(), *record) };
+    bytes
+}
+
+fn header(event: EventType) -> HeaderRecord {
+    HeaderRecord {
+        version: RECORD_VERSION,
+        event: event.code(),
+        length: 0,
+        cpu: 3,
+        generation: 9,
+        sequence: 77,
+        boot_ns: 123_456,
+    }
+}
+
+/// Puts sections behind a fixed part and the length into its header.
+fn record<R: Fixed>(fixed: &R, sections: &[&[u8]]) -> Vec<u8> {
+    let mut bytes = bytes_of(fixed);
+    for section in sections {
+        bytes.extend_from_slice(section);
+    }
+    let length = (bytes.len() as u32).to_ne_bytes();
+    bytes[4..8].copy_from_slice(&length);
+    bytes
+}
+
+fn sample_exec() -> Vec<u8> {
+    let fixed = ExecRecord {
+        header: header(EventType::Execve),
+        task: TaskRecord { tgid: 42, loginuid: 1000, comm: *b"name\0\0\0\0\0\0\0\0\0\0\0\0", ..TaskRecord::default() },
+        file: FileRecord { ino: 5, flags: FileFlags::ON_ROOTFS, ..FileRecord::default() },
+        argv_length: 6,
+        envp_length: 4,
+        filename_length: 4,
+        interp_length: 0,
+        flags: ExecFlags::ARGV_TRUNCATED,
+        path: PathRecord { length: 10, within: 10, ..PathRecord::default() },
+        cwd: PathRecord { length: 0, within: 0, ..PathRecord::default() },
+    };
+    record(&fixed, &[b"./sh", b"busy\0bin\0s"[..10].as_ref(), b"sh\0-c\0", b"A=1\0"])
+}
+
+fn sample_open(path: PathRecord, bits: u32, sections: &[&[u8]]) -> Vec<u8> {
+    let fixed = OpenRecord {
+        header: header(EventType::Openat),
+        result: 3,
+        bits,
+        name_length: sections[0].len() as u32,
+        path,
+        ..OpenRecord::default()
+    };
+    record(&fixed, sections)
+}
+
+fn open_of(bytes: &[u8]) -> Open {
+    match decode(bytes).unwrap().body {
+        Body::Open(open) => *open,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn an_exec_record_becomes_an_exec() {
+    let event = decode(&sample_exec()).unwrap();
+    assert_eq!(
+        event.header,
+        Header { event: EventType::Execve, cpu: 3, sequence: 77, boot_ns: 123_456, generation: 9 }
+    );
+    assert_eq!((event.task.tgid, event.task.loginuid, &event.task.comm[..5]), (42, 1000, &b"name\0"[..]));
+    let Body::Exec(exec) = event.body else { panic!("not an exec") };
+    assert_eq!(&exec.filename[..], b"./sh");
+    assert_eq!(&exec.path[..], b"/s/bin/busy");
+    assert_eq!(&exec.cwd[..], b"/");
+    assert_eq!((&exec.argv[..], exec.argv_truncated), (&b"sh\0-c"[..], true));
+    assert_eq!((&exec.envp[..], exec.envp_truncated), (&b"A=1"[..], false));
+    assert_eq!((exec.file.ino, exec.file.on_rootfs, exec.file.overlay), (5, true, None));
+}
+
+#[test]
+fn names_become_paths() {
+    let file = OpenFlags::HAS_FILE;
+    struct Case {
+        names: &'static [u8],
+        flags: u16,
+        within: u16,
+        landmark: u16,
+        beneath: &'static [u8],
+        path: &'static str,
+        dir: &'static str,
+        fs_path: &'static str,
+    }
+    let plain =
+        Case { names: b"f\0d\0", flags: 0, within: 4, landmark: 0, beneath: b"", path: "/d/f", dir: "", fs_path: "" };
+    let cases = [
+        Case { names: b"", within: 0, path: "/", ..plain },
+        Case { names: b"passwd\0etc\0", within: 11, path: "/etc/passwd", ..plain },
+        Case { flags: PathFlags::LANDMARK, landmark: 2, dir: "/d", ..plain },
+        Case { flags: PathFlags::LANDMARK, landmark: 4, dir: "/", ..plain },
+        Case {
+            names: b"key\0mnt\0",
+            flags: PathFlags::PARTIAL,
+            beneath: b"secret\0home\0",
+            path: "/mnt/key",
+            fs_path: "/home/secret/key",
+            ..plain
+        },
+        Case { flags: PathFlags::TRUNCATED, path: ".../d/f", ..plain },
+        Case { names: b"memfd:x\0", flags: PathFlags::ROOTLESS, within: 8, path: "memfd:x", ..plain },
+        plain,
+    ];
+    for Case { names, flags, within, landmark, beneath, path, dir, fs_path } in cases {
+        let walked = PathRecord {
+            length: names.len() as u16,
+            within,
+            beneath: beneath.len() as u16,
+            landmark,
+            flags,
+            reserved: 0,
+        };
+        let open = open_of(&sample_open(walked, file, &[b"\xff asked", names, beneath]));
+        assert_eq!(open.path, path, "{names:?}");
+        assert_eq!((&open.dir[..], &open.fs_path[..]), (dir.as_bytes(), fs_path.as_bytes()), "{names:?}");
+        assert_eq!(&open.name[..], b"\xff asked");
+    }
+}
+
+#[test]
+fn a_memfd_is_one_only_where_the_kernel_keeps_them() {
+    let cases =
+        [(PathFlags::ROOTLESS, 0x0102_1994, true), (0, 0x0102_1994, false), (PathFlags::ROOTLESS, 0xef53, false)];
+    for (flags, magic, memfd) in cases {
+        let fixed = OpenRecord {
+            header: header(EventType::Openat),
+            file: FileRecord { magic, ..FileRecord::default() },
+            bits: OpenFlags::HAS_FILE,
+            path: PathRecord { length: 8, within: 8, flags, ..PathRecord::default() },
+            ..OpenRecord::default()
+        };
+        assert_eq!(open_of(&record(&fixed, &[b"memfd:x\0"])).file.unwrap().memfd, memfd);
+    }
+}
+
+#[test]
+fn restart_codes_are_interruptions() {
+    for (raw, seen) in [(-512, -4), (-516, -4), (-511, -511), (-517, -517), (3, 3), (-2, -2), (i64::MIN, i64::MIN)] {
+        assert_eq!(result(raw), seen);
+    }
+}
+
+#[test]
+fn addresses_are_told_as_they_are() {
+    let inet = |family: i32, address: [u8; 16]| InetAddress { family: family as u16, port: 443, scope: 7, address };
+    let mut v4 = [0; 16];
+    v4[..4].copy_from_slice(&[10, 0, 0, 1]);
+    let mapped = Ipv4Addr::new(10, 0, 0, 1).to_ipv6_mapped().octets();
+    let link_local = "fe80::1".parse::<Ipv6Addr>().unwrap().octets();
+    let cases = [
+        (address(&inet(libc::AF_INET, v4), Bytes::new(), false), Address::Inet("10.0.0.1:443".parse().unwrap())),
+        (address(&inet(libc::AF_INET6, mapped), Bytes::new(), false), Address::Inet("10.0.0.1:443".parse().unwrap())),
+        (
+            address(&inet(libc::AF_INET6, link_local), Bytes::new(), false),
+            Address::Inet("[fe80::1%7]:443".parse().unwrap()),
+        ),
+        (address(&inet(0, v4), Bytes::new(), false), Address::None),
+        (
+            address(&inet(0, v4), Bytes::from_static(b"/run/s\0rest"), true),
+            Address::Unix(Bytes::from_static(b"/run/s")),
+        ),
+        (address(&inet(0, v4), Bytes::from_static(b"\0a\0b"), true), Address::Unix(Bytes::from_static(b"\0a\0b"))),
+    ];
+    for (seen, expected) in cases {
+        assert_eq!(seen, expected);
+    }
+}
+
+#[test]
+fn foreign_and_cut_records_are_named_errors() {
+    let good = sample_exec();
+    let changed = |offset: usize, value: &[u8]| {
+        let mut bytes = good.clone();
+        bytes[offset..offset + value.len()].copy_from_slice(value);
+        decode(&bytes).err().map(DecodeError::reason)
+    };
+    assert_eq!(decode(&[]).err().map(DecodeError::reason), Some("short"));
+    assert_eq!(changed(0, &9_u16.to_ne_bytes()), Some("version"));
+    assert_eq!(changed(2, &200_u16.to_ne_bytes()), Some("unknown_event"));
+    assert_eq!(changed(2, &0_u16.to_ne_bytes()), Some("unknown_event"));
+    assert_eq!(changed(4, &1_u32.to_ne_bytes()), Some("length"));
+    let argv_length = 32 + size_of::<TaskRecord>() + size_of::<FileRecord>();
+    assert_eq!(changed(argv_length, &u32::MAX.to_ne_bytes()), Some("section"));
+    let landmark = PathRecord { landmark: 1, ..PathRecord::default() };
+    let bad = sample_open(landmark, OpenFlags::HAS_FILE, &[b""]);
+    assert_eq!(decode(&bad).err().map(DecodeError::reason), Some("path"));
+
+    for length in 0..good.len() {
+        let mut cut = good[..length].to_vec();
+        assert!(decode(&cut).is_err(), "cut to {length} bytes");
+        // The same with a header that agrees.
+        if length >= 8 {
+            cut[4..8].copy_from_slice(&(length as u32).to_ne_bytes());
+            assert!(decode(&cut).is_err(), "cut to {length} bytes, and says so");
+        }
+    }
+    for reason in ["short", "version", "length", "unknown_event", "section", "path"] {
+        assert!(DecodeError::REASONS.contains(&reason));
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 4096, ..ProptestConfig::default() })]
+
+    #[test]
+    fn no_bytes_make_it_panic(event in 0_u16..24, body in proptest::collection::vec(any::<u8>(), 0..900)) {
+        let fixed = HeaderRecord { event, ..header(EventType::Execve) };
+        let _ = decode(&record(&fixed, &[&body]));
+        let _ = decode(&body);
+    }
+
+    #[test]
+    fn no_change_of_a_good_record_makes_it_panic(at in 8_usize..300, value in any::<[u8; 4]>()) {
+        for mut bytes in [sample_exec(), sample_open(PathRecord { length: 4, within: 2, ..PathRecord::default() }, 7, &[b"n", b"f\0d\0"])] {
+            let end = (at + 4).min(bytes.len());
+            bytes[at.min(end)..end].copy_from_slice(&value[..end - at.min(end)]);
+            let _ = decode(&bytes);
+        }
+    }
+}
