@@ -18,6 +18,14 @@ pub(crate) fn release() -> Result<PathBuf> {
     build_in(&env::var_os("CARGO_TARGET_DIR").map_or_else(|| workspace::root().join("target"), PathBuf::from))
 }
 
+/// `binary`, or a new release build.
+pub(crate) fn given_or_new(binary: Option<PathBuf>) -> Result<PathBuf> {
+    match binary {
+        Some(binary) => fs::canonicalize(&binary).with_context(|| format!("there is no {}", binary.display())),
+        None => release(),
+    }
+}
+
 /// Builds the release binary in `target`, and leaves it at `target/release/purser` of the workspace.
 pub(crate) fn build_in(target: &Path) -> Result<PathBuf> {
     let mut build = workspace::cargo(&["build", "--release", "--locked", "--package", "agent", "--bin", "purser"])?;

@@ -2,7 +2,7 @@
 //! started here. It compares the agent's alerts with what each program must and must not raise.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
@@ -97,12 +97,11 @@ fn cases() -> Vec<Case> {
     ]
 }
 
-/// Builds what is needed and runs the demo; false where the agent's alerts differ from what is expected.
-pub(crate) fn run(json: bool) -> Result<bool> {
+/// Runs the demo with the agent `binary`, or a new build; false where the agent's alerts differ from what is expected.
+pub(crate) fn run(binary: Option<PathBuf>, json: bool) -> Result<bool> {
     machine::require_ebpf("demo")?;
     setup::install(Purpose::Everything)?;
-    eprintln!("demo: building the agent");
-    run_with(&build::release()?, json)
+    run_with(&build::given_or_new(binary)?, json)
 }
 
 /// Runs the demo with the agent `binary`.

@@ -54,6 +54,9 @@ enum Task {
         /// Print the result as one JSON object.
         #[arg(long)]
         json: bool,
+        /// This agent, instead of building one.
+        #[arg(long, value_name = "FILE")]
+        binary: Option<PathBuf>,
     },
     /// Measure what the agent costs, as a Markdown table.
     Bench {
@@ -63,6 +66,9 @@ enum Task {
         /// Rounds, each with and without the agent.
         #[arg(long, default_value_t = 11, value_parser = clap::value_parser!(u32).range(9..))]
         rounds: u32,
+        /// This agent, instead of building one.
+        #[arg(long, value_name = "FILE")]
+        binary: Option<PathBuf>,
     },
     /// Write the man page and shell completions to target/docs.
     Docs,
@@ -77,8 +83,8 @@ fn main() -> ExitCode {
         }),
         Task::Run { args } => build::run(&args).map(|()| true),
         Task::Test { quick } => test::run(quick),
-        Task::Demo { json } => demo::run(json),
-        Task::Bench { json, rounds } => bench::run(json.as_deref(), rounds).map(|()| true),
+        Task::Demo { json, binary } => demo::run(binary, json),
+        Task::Bench { json, rounds, binary } => bench::run(binary, json.as_deref(), rounds).map(|()| true),
         Task::Docs => build::docs().map(|()| true),
     };
     match done {

@@ -67,11 +67,6 @@ pub(crate) fn run(quick: bool) -> Result<bool> {
         target.check(&["deny", "--locked", "check"], &["--hide-inclusion-graph", "licenses", "bans", "sources"])
     });
     if !quick {
-        step("documentation", &mut || {
-            let mut doc = target.cargo(&[&["doc", "--no-deps", "--document-private-items"], &all[..]].concat())?;
-            workspace::check(doc.env("RUSTDOCFLAGS", "-D warnings"))?;
-            Ok(Counts::default())
-        });
         step("alert rules for Prometheus", &mut || {
             workspace::check(workspace::program("promtool")?.args([
                 "check",

@@ -24,11 +24,11 @@ const PROGRAM: &str = "/app/server";
 /// As many images as a small node has.
 const IMAGES: u32 = 5;
 
-/// Runs all benchmarks, prints Markdown, and writes JSON to `json`.
-pub(crate) fn run(json: Option<&Path>, rounds: u32) -> Result<()> {
+/// Runs all benchmarks with the agent `binary`, or a new build, prints Markdown, and writes JSON to `json`.
+pub(crate) fn run(binary: Option<PathBuf>, json: Option<&Path>, rounds: u32) -> Result<()> {
     machine::require_ebpf("bench")?;
     setup::install(Purpose::Everything)?;
-    let binary = build::release()?;
+    let binary = build::given_or_new(binary)?;
     interrupt::defer()?;
     let containerd = Containerd::start()?;
     let bench = Bench::prepare(&binary, &containerd)?;
