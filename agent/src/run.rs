@@ -11,6 +11,7 @@ use agent_common::EventGroup;
 use anyhow::{Context as _, Result, bail};
 use purser_rules::{Needs, RuleSet, Source};
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec};
+use tokio::signal::unix::{SignalKind, signal};
 
 use crate::alert::Numbering;
 use crate::cli::Summary;
@@ -37,6 +38,7 @@ const IDLE: Duration = Duration::from_secs(1);
 const PUBLISH: Duration = Duration::from_millis(500);
 
 /// Runs the agent until `duration` is over, or SIGINT or SIGTERM comes.
+#[allow(clippy::needless_pass_by_value, reason = "the shape of `cli::Run`")]
 pub fn run(config: Config, duration: Option<Duration>) -> Result<Summary> {
     if !rustix::process::geteuid().is_root() {
         bail!("purser run needs root, to load eBPF programs and to look into containers; start it with sudo");
@@ -287,12 +289,11 @@ impl Signals {
         let runtime =
             tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start tokio")?;
         let (ended, rotated) = (Arc::clone(&stop), Arc::clone(&reopen));
-        let _in_runtime = runtime.enter();
-        use tokio::signal::unix::{SignalKind, signal};
+        let in_runtime = runtime.enter();
         let listen = |kind| signal(kind).context("cannot listen for signals");
         let (mut interrupt, mut terminate) = (listen(SignalKind::interrupt())?, listen(SignalKind::terminate())?);
         let (mut hangup, mut user) = (listen(SignalKind::hangup())?, listen(SignalKind::user_defined1())?);
-        drop(_in_runtime);
+        drop(in_runtime);
         let wait = async move {
             loop {
                 let again = tokio::select! {

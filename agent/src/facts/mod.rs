@@ -88,7 +88,7 @@ impl Sight<'_> {
 
 impl Facts for Sight<'_> {
     fn event(&self) -> EventCode {
-        evt::code(self.event.header.event)
+        code(self.event.header.event)
     }
 
     fn fact(&self, field: FieldRef<'_>) -> Fact<'_> {

@@ -116,15 +116,12 @@ impl ProcessTable {
     fn of_task(&mut self, task: &Task, outside: &dyn Outside) -> Arc<Process> {
         let key = ProcessKey::of(task);
         let Some(known) = self.processes.get(&key) else {
-            let process = match outside.process(task.tgid).filter(|p| p.key == key) {
-                Some(found) => {
-                    self.counters.from_procfs += 1;
-                    refreshed(&found, task)
-                }
-                None => {
-                    self.counters.incomplete += 1;
-                    from_task(task)
-                }
+            let process = if let Some(found) = outside.process(task.tgid).filter(|p| p.key == key) {
+                self.counters.from_procfs += 1;
+                refreshed(&found, task)
+            } else {
+                self.counters.incomplete += 1;
+                from_task(task)
             };
             return self.insert(Arc::new(process));
         };

@@ -61,7 +61,7 @@ impl Database {
         // An unreadable database keeps the names of its last reading: its container may be ending.
         let Ok(fd) = open(root) else { return };
         let Ok(stat) = rustix::fs::fstat(&fd) else { return };
-        let version = (stat.st_dev, stat.st_ino, stat.st_ctime as i64, stat.st_ctime_nsec as i64, stat.st_size);
+        let version = (stat.st_dev, stat.st_ino, stat.st_ctime, stat.st_ctime_nsec as i64, stat.st_size);
         if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile || self.version == Some(version) {
             return;
         }
