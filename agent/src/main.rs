@@ -1,1 +1,3 @@
+//! The `purser` binary.
+
 fn main() {}
