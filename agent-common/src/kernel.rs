@@ -203,7 +203,10 @@ facts! {
     COMPAT_ARG1 = Register("compat1");
     COMPAT_ARG2 = Register("compat2");
     COMPAT_ARG3 = Register("compat3");
+    ID_TASK = TypeId("task_struct");
+    ID_BPRM = TypeId("linux_binprm");
     ID_FILE = TypeId("file");
+    ID_DENTRY = TypeId("dentry");
     ID_MOUNT = TypeId("mount");
     ID_SOCKET = TypeId("socket");
     ID_UNIX_SOCK = TypeId("unix_sock");

@@ -18,10 +18,10 @@ use crate::{
 /// `(task, old_pid, bprm)`
 #[inline(always)]
 pub unsafe fn on_exec(ctx: &BtfTracePointContext) {
-    let task = Typed::argument(ctx.arg(0));
-    let bprm = Typed::argument(ctx.arg(2));
     // SAFETY: the arguments are those of the tracepoint.
     unsafe {
+        let task = Typed::read_only::<{ fact::ID_TASK }>(ctx.arg(0));
+        let bprm = Typed::read_only::<{ fact::ID_BPRM }>(ctx.arg(2));
         if task::is_agent(task) {
             return;
         }
@@ -96,9 +96,9 @@ unsafe fn files<K: Object>(record: &mut agent_common::ExecRecord, sections: Sect
     unsafe {
         file::fill(&mut record.file, file.object::<{ fact::FILE_INODE }>(), task);
         let place = Place::new(file.object::<{ fact::FILE_PATH_DENTRY }>(), file.object::<{ fact::FILE_PATH_MNT }>());
-        path::write::<K, EXEC_ROOM>(&mut record.path, sections, place, None, true);
+        path::write::<K, EXEC_ROOM>(&mut record.path, sections, place, true);
         let cwd = Place::new(fs.object::<{ fact::FS_PWD_DENTRY }>(), fs.object::<{ fact::FS_PWD_MNT }>());
-        path::write::<K, EXEC_ROOM>(&mut record.cwd, sections, cwd, None, false);
+        path::write::<K, EXEC_ROOM>(&mut record.cwd, sections, cwd, false);
     }
 }
 

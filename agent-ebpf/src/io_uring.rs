@@ -41,9 +41,9 @@ const fn event_of(opcode: u8) -> Option<EventType> {
 /// `(req)`
 #[inline(always)]
 pub unsafe fn on_submit(ctx: &BtfTracePointContext) {
-    let request = Typed::argument(ctx.arg(0));
     // SAFETY: the argument is that of the tracepoint.
     unsafe {
+        let request = Typed::read_only::<{ fact::ID_IO_KIOCB }>(ctx.arg(0));
         let Some(event) = event_of(request.u8::<{ fact::IO_KIOCB_OPCODE }>()) else { return };
         let current = Typed::current();
         if task::is_agent(current) {
@@ -193,19 +193,20 @@ unsafe fn report(
         output::begin(&mut record.header, event, policy);
         task::fill(&mut record.task, current);
         let command = request.embedded::<{ fact::IO_KIOCB_CMD }>();
-        let asked = Request {
+        let request = Request {
             dirfd: command.u32::<{ fact::IO_OPEN_DFD }>() as i32,
             name: 0,
             flags: command.u64::<{ fact::IO_OPEN_FLAGS }>() as u32,
             mode: command.u64::<{ fact::IO_OPEN_MODE }>() as u32,
         };
+        open::asked(record, &request);
         record.name_length = 0;
         match pending {
             Some(pending) => record.name_length = name(sections, pending),
             None => lost(Loss::IoUringNameForgotten),
         }
         let relative = record.name_length != 0 && *scratch.sections.as_ptr() != b'/';
-        open::fill::<Typed>(record, sections, &asked, result, file, relative, current);
+        open::fill::<Typed>(record, sections, result, file, relative, current);
         output::send::<_, _, OPEN_ROOM>(scratch, Urgency::Soon);
     }
 }

@@ -74,6 +74,8 @@ pub struct Scratch<R, const SIZE: usize> {
     /// Bytes of sections so far. In memory, not in a register: the verifier then forgets its value, and sees every
     /// round of a loop and every way out of it as the same.
     pub length: u64,
+    /// Addresses of the dentry and the mount that a path walk looks out for; 0 = none. In memory for the same reason.
+    pub landmark: [u64; 2],
     pub record: R,
     pub sections: [u8; SIZE],
 }

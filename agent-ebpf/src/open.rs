@@ -1,15 +1,13 @@
 //! Opens at the system call's exit: the descriptor leads to the open file, so that what is reported is
 //! what was opened, whatever the caller's memory says now.
 
-use agent_common::{
-    EventType, KernelPolicy, Loss, OpenFlags, OpenRecord, PathFlags, PathRecord, PolicyFlags, fact, limits,
-};
+use agent_common::{EventType, KernelPolicy, Loss, OpenFlags, OpenRecord, PathFlags, PolicyFlags, fact, limits};
 use aya_ebpf::helpers::generated::{bpf_probe_read_user, bpf_probe_read_user_str};
 
 use crate::{
     file,
     maps::{self, OPEN_ROOM},
-    object::{Object, Raw, Typed, typed_loads},
+    object::{Object, Raw, Typed, typed_loads, value},
     output::{self, Sections, Urgency, lost},
     path::{self, Place},
     syscall::Call,
@@ -65,16 +63,31 @@ unsafe fn report<K: Object>(event: EventType, call: Call, result: i64, current: 
             return;
         }
         let Some(scratch) = output::take(&maps::OPEN) else { return };
-        let request = request(event, call);
         let sections = Sections::new(scratch);
         let record = &mut scratch.record;
         output::begin(&mut record.header, event, policy);
-        task::fill(&mut record.task, current);
+        let request = request(event, call);
+        asked(record, &request);
         record.name_length = user_name(sections, request.name);
+        task::fill(&mut record.task, current);
         // An absolute name starts at the root, a handle at nothing.
         let relative = record.name_length != 0 && *scratch.sections.as_ptr() != b'/';
-        fill::<K>(record, sections, &request, result, file, relative, current);
+        fill::<K>(record, sections, result, file, relative, current);
         output::send::<_, _, OPEN_ROOM>(scratch, Urgency::Soon);
+    }
+}
+
+/// Notes what was asked for.
+///
+/// VERIFIER: it goes to memory at once and is read back from there, so that the rest is verified once and not
+/// once for each call of the family.
+#[inline(always)]
+pub unsafe fn asked(record: &mut OpenRecord, request: &Request) {
+    // SAFETY: fields of a record in a map.
+    unsafe {
+        (&raw mut record.dirfd).write_volatile(request.dirfd);
+        (&raw mut record.flags).write_volatile(request.flags);
+        (&raw mut record.mode).write_volatile(request.mode);
     }
 }
 
@@ -83,41 +96,40 @@ unsafe fn report<K: Object>(event: EventType, call: Call, result: i64, current: 
 pub unsafe fn fill<K: Object>(
     record: &mut OpenRecord,
     sections: Sections,
-    request: &Request,
     result: i64,
     file: K,
     relative: bool,
     current: Typed,
 ) {
     record.result = result;
-    record.mode = request.mode;
-    record.dirfd = request.dirfd;
-    record.flags = request.flags;
     record.bits = 0;
     record.reserved = 0;
-    record.path = PathRecord::default();
-    record.directory = PathRecord::default();
     // SAFETY: reads an open file and the current task.
     unsafe {
-        let directory = if relative { directory::<K>(current, request.dirfd) } else { None };
+        path::clear(&mut record.path);
+        path::clear(&mut record.directory);
+        if relative {
+            directory::<K>(sections, current, (&raw const record.dirfd).read_volatile());
+        }
         if !file.is_null() {
             record.bits |= OpenFlags::HAS_FILE;
-            record.flags = file.u32::<{ fact::FILE_FLAGS }>() | request.flags & AS_ASKED;
+            let asked = (&raw const record.flags).read_volatile();
+            record.flags = file.u32::<{ fact::FILE_FLAGS }>() | asked & AS_ASKED;
             if file.u32::<{ fact::FILE_MODE }>() & FMODE_CREATED != 0 {
                 record.bits |= OpenFlags::CREATED;
             }
             file::fill(&mut record.file, file.object::<{ fact::FILE_INODE }>(), current);
             let place =
                 Place::new(file.object::<{ fact::FILE_PATH_DENTRY }>(), file.object::<{ fact::FILE_PATH_MNT }>());
-            path::write::<K, OPEN_ROOM>(&mut record.path, sections, place, directory, true);
+            path::write::<K, OPEN_ROOM>(&mut record.path, sections, place, true);
         } else if result >= 0 {
             lost(Loss::FileGone);
         }
-        if let Some(directory) = directory
-            && record.path.flags & PathFlags::LANDMARK == 0
-        {
+        let landmark = sections.landmark();
+        let flags = (&raw const record.path.flags).read_volatile();
+        if landmark.0 != 0 && flags & PathFlags::LANDMARK == 0 {
             record.bits |= OpenFlags::DIRECTORY;
-            path::write::<K, OPEN_ROOM>(&mut record.directory, sections, directory, None, false);
+            path::write::<K, OPEN_ROOM>(&mut record.directory, sections, Place::at(landmark), false);
         }
     }
 }
@@ -149,24 +161,25 @@ pub unsafe fn descriptor(current: Typed, fd: u64) -> *const u8 {
     }
 }
 
-/// Where a relative name starts.
+/// Sets the landmark to where a relative name starts.
 #[inline(always)]
-unsafe fn directory<K: Object>(current: Typed, dirfd: i32) -> Option<Place<K>> {
+unsafe fn directory<K: Object>(sections: Sections, current: Typed, dirfd: i32) {
     // SAFETY: reads the current task's file system facts and descriptors.
     unsafe {
-        if dirfd == AT_FDCWD {
+        let (dentry, mount) = if dirfd == AT_FDCWD {
             let fs = current.object::<{ fact::TASK_FS }>();
-            let fs = K::from_typed(fs);
-            return Some(Place::new(fs.object::<{ fact::FS_PWD_DENTRY }>(), fs.object::<{ fact::FS_PWD_MNT }>()));
-        }
-        if dirfd < 0 {
-            return None;
-        }
-        let file = K::at::<{ fact::ID_FILE }>(descriptor(current, dirfd as u64));
-        if file.is_null() {
-            return None;
-        }
-        Some(Place::new(file.object::<{ fact::FILE_PATH_DENTRY }>(), file.object::<{ fact::FILE_PATH_MNT }>()))
+            (fs.u64::<{ fact::FS_PWD_DENTRY }>(), fs.u64::<{ fact::FS_PWD_MNT }>())
+        } else {
+            if dirfd < 0 {
+                return;
+            }
+            let file = K::at::<{ fact::ID_FILE }>(descriptor(current, dirfd as u64));
+            if file.is_null() {
+                return;
+            }
+            (file.u64::<{ fact::FILE_PATH_DENTRY }>(), file.u64::<{ fact::FILE_PATH_MNT }>())
+        };
+        sections.set_landmark(dentry, mount.wrapping_sub(value::<{ fact::MOUNT_MNT }>()));
     }
 }
 

@@ -134,13 +134,19 @@ fn wake(urgency: Urgency) {
 pub struct Sections {
     start: *mut u8,
     length: *mut u64,
+    landmark: *mut u64,
 }
 
 impl Sections {
     #[inline(always)]
     pub fn new<R, const SIZE: usize>(scratch: &mut Scratch<R, SIZE>) -> Self {
         scratch.length = 0;
-        Self { start: scratch.sections.as_mut_ptr(), length: &raw mut scratch.length }
+        scratch.landmark = [0; 2];
+        Self {
+            start: scratch.sections.as_mut_ptr(),
+            length: &raw mut scratch.length,
+            landmark: (&raw mut scratch.landmark).cast(),
+        }
     }
 
     /// Where the next write goes. `ROOM` is a power of two and the buffer holds `ROOM` plus the longest write.
@@ -148,6 +154,22 @@ impl Sections {
     pub fn end<const ROOM: usize>(self) -> *mut u8 {
         // VERIFIER: the mask bounds the offset; the length cannot exceed it, as every section is bounded.
         self.start.wrapping_add(self.length() & (ROOM - 1))
+    }
+
+    /// What a path walk looks out for.
+    #[inline(always)]
+    pub fn landmark(self) -> (u64, u64) {
+        // SAFETY: fields of the buffer.
+        unsafe { (self.landmark.read_volatile(), self.landmark.add(1).read_volatile()) }
+    }
+
+    #[inline(always)]
+    pub fn set_landmark(self, dentry: u64, mount: u64) {
+        // SAFETY: fields of the buffer.
+        unsafe {
+            self.landmark.write_volatile(dentry);
+            self.landmark.add(1).write_volatile(mount);
+        }
     }
 
     #[inline(always)]

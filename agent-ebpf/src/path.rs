@@ -28,9 +28,22 @@ impl<K: Object> Place<K> {
         // SAFETY: every vfsmount lies inside a mount (fs/mount.h, real_mount).
         Self { dentry, mount: unsafe { K::at::<{ fact::ID_MOUNT }>(mount) } }
     }
+
+    /// From addresses that were kept.
+    #[inline(always)]
+    pub unsafe fn at((dentry, mount): (u64, u64)) -> Self {
+        // SAFETY: the caller kept them from a place.
+        unsafe {
+            Self {
+                dentry: K::at::<{ fact::ID_DENTRY }>(dentry as *const u8),
+                mount: K::at::<{ fact::ID_MOUNT }>(mount as *const u8),
+            }
+        }
+    }
 }
 
-/// Writes the path of `place`, and notes where `landmark` lies on it. With `beneath`, also what lies beneath the mount.
+/// Writes the path of `place`, and notes where the sections' landmark lies on it. With `beneath`, also what lies
+/// beneath the mount.
 ///
 /// VERIFIER: what the loops find goes to memory at once (`record` is in a map), so that their rounds and ways
 /// out differ in nothing that the verifier tracks.
@@ -39,22 +52,21 @@ pub unsafe fn write<K: Object, const ROOM: usize>(
     record: &mut PathRecord,
     sections: Sections,
     place: Place<K>,
-    landmark: Option<Place<K>>,
     beneath: bool,
 ) {
     let start = sections.length();
-    *record = PathRecord { flags: PathFlags::TRUNCATED, within: u16::MAX, ..PathRecord::default() };
     // SAFETY: reads dentries and mounts.
     unsafe {
+        clear(record);
+        set(&raw mut record.flags, PathFlags::TRUNCATED);
+        set(&raw mut record.within, u16::MAX);
         let mut dentry = place.dentry;
         let mut mount = place.mount;
         let own_root = mount.object::<{ fact::MOUNT_ROOT }>();
         let mut root = own_root;
         for _ in 0..STEPS {
-            if let Some(landmark) = landmark
-                && dentry.is(landmark.dentry)
-                && mount.is(landmark.mount)
-            {
+            let (landmark_dentry, landmark_mount) = sections.landmark();
+            if dentry.address() as u64 == landmark_dentry && mount.address() as u64 == landmark_mount {
                 set(&raw mut record.landmark, (sections.length() - start) as u16);
                 set_flag(record, PathFlags::LANDMARK);
             }
@@ -115,6 +127,20 @@ pub unsafe fn write<K: Object, const ROOM: usize>(
                 lost(Loss::PathTruncated);
             }
         }
+    }
+}
+
+/// Zeroes a record, field by field: the compiler's own way is a loop over bytes.
+#[inline(always)]
+pub unsafe fn clear(record: &mut PathRecord) {
+    // SAFETY: fields of a record in a map.
+    unsafe {
+        set(&raw mut record.length, 0);
+        set(&raw mut record.within, 0);
+        set(&raw mut record.beneath, 0);
+        set(&raw mut record.landmark, 0);
+        set(&raw mut record.flags, 0);
+        set(&raw mut record.reserved, 0);
     }
 }
 

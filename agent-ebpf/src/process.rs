@@ -16,10 +16,10 @@ const GROUP_EXIT: u32 = 4;
 /// `(parent, child)`
 #[inline(always)]
 pub unsafe fn on_fork(ctx: &BtfTracePointContext) {
-    let parent = Typed::argument(ctx.arg(0));
-    let child = Typed::argument(ctx.arg(1));
     // SAFETY: the arguments are those of the tracepoint.
     unsafe {
+        let parent = Typed::read_only::<{ fact::ID_TASK }>(ctx.arg(0));
+        let child = Typed::read_only::<{ fact::ID_TASK }>(ctx.arg(1));
         if task::is_agent(parent) {
             return;
         }
@@ -47,9 +47,9 @@ pub unsafe fn on_fork(ctx: &BtfTracePointContext) {
 /// `(task, group_dead)`; the second argument exists since 6.16 only, the count of live threads always.
 #[inline(always)]
 pub unsafe fn on_exit(ctx: &BtfTracePointContext) {
-    let task = Typed::argument(ctx.arg(0));
     // SAFETY: the argument is that of the tracepoint.
     unsafe {
+        let task = Typed::read_only::<{ fact::ID_TASK }>(ctx.arg(0));
         if task::is_agent(task) {
             return;
         }

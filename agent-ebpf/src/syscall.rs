@@ -1,7 +1,7 @@
 //! System calls: registers, numbering, and the way from a call's exit to the module of its event.
 
 use agent_common::{EventGroup, EventType, SOCKETCALL_CODE, WANTED_CALLS, fact};
-use aya_ebpf::{helpers::generated::bpf_task_pt_regs, programs::BtfTracePointContext};
+use aya_ebpf::{helpers::generated::{bpf_get_current_task_btf, bpf_task_pt_regs}, programs::BtfTracePointContext};
 
 use crate::{
     connect, maps,
@@ -82,7 +82,8 @@ pub unsafe fn current_call(otherwise: EventType) -> EventType {
     // SAFETY: reads saved registers of the current task.
     unsafe {
         let current = Typed::current();
-        let regs = Typed::argument(bpf_task_pt_regs(current.address().cast_mut().cast()) as *const u8);
+        // VERIFIER: the helper wants the task as the kernel gave it.
+        let regs = Typed::argument(bpf_task_pt_regs(bpf_get_current_task_btf()) as *const u8);
         let number = regs.u64::<{ fact::REGS_NR }>() as usize;
         if number >= WANTED_CALLS {
             return otherwise;

@@ -87,19 +87,21 @@ fn an_exec_record_becomes_an_exec() {
     assert_eq!((exec.file.ino, exec.file.on_rootfs, exec.file.overlay), (5, true, None));
 }
 
+/// Runs of names as the kernel half writes them, and what they mean.
+struct Case {
+    names: &'static [u8],
+    flags: u16,
+    within: u16,
+    landmark: u16,
+    beneath: &'static [u8],
+    path: &'static str,
+    dir: &'static str,
+    fs_path: &'static str,
+}
+
 #[test]
 fn names_become_paths() {
     let file = OpenFlags::HAS_FILE;
-    struct Case {
-        names: &'static [u8],
-        flags: u16,
-        within: u16,
-        landmark: u16,
-        beneath: &'static [u8],
-        path: &'static str,
-        dir: &'static str,
-        fs_path: &'static str,
-    }
     let plain =
         Case { names: b"f\0d\0", flags: 0, within: 4, landmark: 0, beneath: b"", path: "/d/f", dir: "", fs_path: "" };
     let cases = [

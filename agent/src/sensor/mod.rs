@@ -239,6 +239,8 @@ impl Sensor {
             flush_log: Box::new(move || log.flush()),
         };
         sensor.set_policy(policy)?;
+        drop((types, kernel_types, object));
+        give_back_memory();
         Ok(sensor)
     }
 
@@ -381,4 +383,13 @@ fn raise_memory_limit() {
 /// Whether the kernel takes 32-bit calls: with IA32 emulation there is this vsyscall setting.
 fn takes_compat_calls() -> bool {
     cfg!(target_arch = "x86_64")
+}
+
+/// Reading the kernel's types takes tens of megabytes for a moment; the allocator would keep them.
+fn give_back_memory() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: may be called at any time.
+    unsafe {
+        libc::malloc_trim(0);
+    }
 }

@@ -47,7 +47,7 @@ fn an_exec_tells_file_arguments_place_and_task() {
     fs::set_permissions(&program, fs::Permissions::from_mode(0o4755)).unwrap();
     let path = c(program.as_os_str().as_bytes());
     let cwd = c(root.as_os_str().as_bytes());
-    let arguments = [c"zero", c"", c"tw\xffo \n"].map(|text| text.as_ptr());
+    let arguments = [c"zero", c"", c"tw\xffo \n"].map(std::ffi::CStr::as_ptr);
     let argv = [arguments[0], arguments[1], arguments[2], std::ptr::null()];
     let envp = [c"A=1".as_ptr(), c"B=\xfe".as_ptr(), std::ptr::null()];
     // SAFETY: system calls on prepared values.
@@ -124,7 +124,7 @@ fn long_arguments_are_cut_and_marked() {
     if !privileged() {
         return;
     }
-    let long = c(&[b'x'; 40_000]);
+    let long = c(&vec![b'x'; 40_000]);
     let argv = [c"true".as_ptr(), long.as_ptr(), std::ptr::null()];
     // SAFETY: a system call on prepared values.
     let seen = watch(|| unsafe {

@@ -31,9 +31,9 @@ struct Parameters {
     sq_entries: u32,
     cq_entries: u32,
     rest: [u32; 8],
-    /// head, tail, ring_mask, ring_entries, flags, dropped, array, resv1, user_addr
+    /// `struct io_sqring_offsets`: head 0, tail 1, mask 2, array 6.
     sq: [u32; 10],
-    /// head, tail, ring_mask, ring_entries, overflow, cqes, flags, resv1, user_addr
+    /// `struct io_cqring_offsets`: head 0, tail 1, mask 2, cqes 5.
     cq: [u32; 10],
 }
 
@@ -70,6 +70,7 @@ impl Uring {
 
     /// Runs a request and gives its result.
     pub(crate) fn run(&self, request: Request) -> i32 {
+        #[expect(clippy::cast_ptr_alignment, reason = "mapped pages, offsets of aligned words")]
         let word = |base: *mut u8, offset: u32| base.wrapping_add(offset as usize).cast::<u32>();
         // SAFETY: one thread, one request under way; offsets are the kernel's.
         unsafe {
