@@ -345,11 +345,10 @@ impl Shared {
     }
 
     fn without_digest(&self, manifest: &ManifestState, container: &Container, file: &ExecFile) -> Option<Judgement> {
-        judge_without_digest(manifest, &self.subject(container, file, Err(HashFailure::Pending)))
+        judge_without_digest(manifest, &Self::subject(container, file, Err(HashFailure::Pending)))
     }
 
     fn subject<'a>(
-        &self,
         container: &'a Container,
         file: &'a ExecFile,
         digest: Result<FileDigest, HashFailure>,
@@ -370,7 +369,7 @@ impl Shared {
         file: &ExecFile,
         digest: Result<FileDigest, HashFailure>,
     ) -> Judgement {
-        judge(manifest, &self.subject(container, file, digest), |digest| {
+        judge(manifest, &Self::subject(container, file, digest), |digest| {
             state.slots.values().find_map(|slot| match &slot.content {
                 Content::Ready(other) if verified(other) && other.lists(digest) => {
                     Some(other.header().reference.clone())
