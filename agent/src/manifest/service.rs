@@ -146,10 +146,10 @@ impl VerdictService {
         let lookup = shared.manifest_state(&mut state, container);
         let pending = ManifestState::Pending;
         let decided = match (&lookup, known) {
-            (Lookup::Known(manifest), Some(digest)) => Some(shared.judge(&state, manifest, container, &file, digest)),
-            (Lookup::Known(manifest), None) => shared.without_digest(manifest, container, &file),
-            (_, Some(Err(failure))) => Some(shared.judge(&state, &pending, container, &file, Err(failure))),
-            (_, _) => shared.without_digest(&pending, container, &file),
+            (Lookup::Known(manifest), Some(digest)) => Some(Shared::judge(&state, manifest, container, &file, digest)),
+            (Lookup::Known(manifest), None) => Shared::without_digest(manifest, container, &file),
+            (_, Some(Err(failure))) => Some(Shared::judge(&state, &pending, container, &file, Err(failure))),
+            (_, _) => Shared::without_digest(&pending, container, &file),
         };
         if let Some(judgement) = decided {
             if matches!(known, Some(Ok(_))) {
@@ -173,7 +173,7 @@ impl VerdictService {
         if state.pending >= shared.config.queue || of_container >= shared.config.queue_per_container {
             let manifest = lookup.into_state();
             let full = Err(HashFailure::QueueFull);
-            let judgement = shared.judge(&state, &manifest, container, &request.file, full);
+            let judgement = Shared::judge(&state, &manifest, container, &request.file, full);
             shared.counters.judged(&judgement);
             return Some(judgement);
         }
@@ -344,7 +344,7 @@ impl Shared {
         Lookup::Building(chain_id)
     }
 
-    fn without_digest(&self, manifest: &ManifestState, container: &Container, file: &ExecFile) -> Option<Judgement> {
+    fn without_digest(manifest: &ManifestState, container: &Container, file: &ExecFile) -> Option<Judgement> {
         judge_without_digest(manifest, &Self::subject(container, file, Err(HashFailure::Pending)))
     }
 
@@ -362,7 +362,6 @@ impl Shared {
     }
 
     fn judge(
-        &self,
         state: &State,
         manifest: &ManifestState,
         container: &Container,
@@ -411,7 +410,7 @@ impl Shared {
         manifest: &ManifestState,
         digest: Result<FileDigest, HashFailure>,
     ) {
-        let judgement = self.judge(state, manifest, &request.container, &request.file, digest);
+        let judgement = Self::judge(state, manifest, &request.container, &request.file, digest);
         state.pending -= 1;
         if let Some(count) = state.per_container.get_mut(&request.container.cgroup_id) {
             *count -= 1;
