@@ -1,7 +1,10 @@
 //! System calls: registers, numbering, and the way from a call's exit to the module of its event.
 
 use agent_common::{EventGroup, EventType, SOCKETCALL_CODE, WANTED_CALLS, fact};
-use aya_ebpf::{helpers::generated::{bpf_get_current_task_btf, bpf_task_pt_regs}, programs::BtfTracePointContext};
+use aya_ebpf::{
+    helpers::generated::{bpf_get_current_task_btf, bpf_task_pt_regs},
+    programs::BtfTracePointContext,
+};
 
 use crate::{
     connect, maps,

@@ -151,6 +151,7 @@ fn lists_what_podman_unpacks_and_rebuilds_its_layers() {
     // podman makes an image's name of the path, which must be in lower case.
     let prefix = format!("purser-podman-{}", std::process::id());
     let directory = tempfile::Builder::new().prefix(&prefix).rand_bytes(0).tempdir().unwrap();
+    let _mounts = Mounts(directory.path());
     let layout = directory.path().join("layout");
     write_layout(&layout, &agreed_layers());
     let graph = directory.path().join("graph");
@@ -191,6 +192,21 @@ fn lists_what_podman_unpacks_and_rebuilds_its_layers() {
     assert_eq!((unpacked.header().source, unpacked.status().as_str()), (Source::Unpacked, "unbound"));
     assert!(unpacked.files().eq(original.files()));
     assert!(unpacked.links().eq(original.links()));
+}
+
+/// Takes what a failed test has mounted below a directory away before the directory is removed.
+struct Mounts<'a>(&'a Path);
+
+impl Drop for Mounts<'_> {
+    fn drop(&mut self) {
+        let mounts = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
+        let prefix = format!("{}/", self.0.display());
+        for target in mounts.lines().rev().filter_map(|line| line.split(' ').nth(1)) {
+            if target.starts_with(&prefix) {
+                let _ = Command::new("umount").arg("-l").arg(target).status();
+            }
+        }
+    }
 }
 
 /// A containerd of its own.
@@ -241,6 +257,7 @@ fn lists_what_containerd_unpacks_traps_included() {
         return;
     }
     let directory = tempfile::Builder::new().prefix("purser-ctr-").tempdir().unwrap();
+    let _mounts = Mounts(directory.path());
     let containerd = Containerd::start(directory.path());
     let lower = || {
         LayerTar::new()
