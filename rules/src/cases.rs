@@ -19,8 +19,8 @@ use serde_yaml::Value as Yaml;
 
 use crate::catalogue::{Catalogue, FieldId};
 use crate::compile::typed_operand;
-use crate::event::EventCode;
 use crate::eval::{OperandSource, OwnedArg};
+use crate::event::EventCode;
 use crate::facts::{Arg, Fact, Facts, FieldRef, Reason, Value};
 use crate::matches::Matches;
 use crate::parse::{Operand, parse_operand_prefix};
@@ -188,7 +188,8 @@ impl CaseFacts {
             Yaml::Null => Got::Missing,
             Yaml::Tagged(tagged) if tagged.tag == "pending" => Got::Pending,
             Yaml::Sequence(items) => {
-                let items = items.iter().map(|item| held(item, typed.ty)).collect::<Option<Vec<_>>>().ok_or_else(wrong)?;
+                let items =
+                    items.iter().map(|item| held(item, typed.ty)).collect::<Option<Vec<_>>>().ok_or_else(wrong)?;
                 for (nth, item) in items.iter().enumerate() {
                     let index = OwnedArg::Index(nth as u64 + 1);
                     if let Held::Text(text) = item {

@@ -117,23 +117,26 @@ struct Must {
 impl Must {
     fn of(expr: &Expr) -> Self {
         match expr {
-            Expr::And(children, _) => {
-                children.iter().fold(Self::default(), |all, child| all.either(Self::of(child)))
-            }
+            Expr::And(children, _) => children.iter().fold(Self::default(), |all, child| all.either(Self::of(child))),
             Expr::Or(children, _) => {
                 let mut all = children.iter().map(|child| Self::of(child));
                 let first = all.next().unwrap_or_default();
                 all.fold(first, Self::both)
             }
             Expr::Not(child, _) => match child.as_ref() {
-                Expr::Check { left: Operand::Field { name, arg: None, .. }, op: Op::Eq | Op::EqEq, right, modifier: None, .. } => {
-                    Self { container: name == "container.id" && is(right, "host"), ..Self::default() }
-                }
+                Expr::Check {
+                    left: Operand::Field { name, arg: None, .. },
+                    op: Op::Eq | Op::EqEq,
+                    right,
+                    modifier: None,
+                    ..
+                } => Self { container: name == "container.id" && is(right, "host"), ..Self::default() },
                 _ => Self::default(),
             },
             Expr::Check { left: Operand::Field { name, arg: None, .. }, op, right, modifier: None, .. } => {
                 let equal = matches!(op, Op::Eq | Op::EqEq);
-                let at_least_zero = (*op == Op::Ge && is(right, "0")) || (*op == Op::Gt && (is(right, "0") || is(right, "-1")));
+                let at_least_zero =
+                    (*op == Op::Ge && is(right, "0")) || (*op == Op::Gt && (is(right, "0") || is(right, "-1")));
                 Self {
                     container: name == "container.id" && *op == Op::Ne && is(right, "host"),
                     open_read: name == "evt.is_open_read" && equal && is(right, "true"),

@@ -36,10 +36,9 @@ fn every_enabled_rule_of_ours_has_a_case_that_fires_it() {
 
 #[test]
 fn a_case_that_expects_the_wrong_rule_fails() {
-    let cases = CaseFile::parse(
-        "cases: [{name: n, event: finit_module, fields: {container.id: a}, fires: [Program moved]}]",
-    )
-    .expect("cases");
+    let cases =
+        CaseFile::parse("cases: [{name: n, event: finit_module, fields: {container.id: a}, fires: [Program moved]}]")
+            .expect("cases");
     let results = cases.run(&own_rules()).expect("cases");
     assert_eq!(results[0].missing, ["Program moved"]);
     assert_eq!(results[0].unexpected, ["Kernel module loaded from a container"]);

@@ -28,9 +28,9 @@ pub(super) fn parse(ty: Type, op: Op, text: &[u8]) -> Result<Literal, String> {
                 Ok(Literal::Text(text.into()))
             }
         }
-        Class::Bytes if matches!(op, Op::BContains | Op::BStartsWith) => {
-            hex(text).map(|bytes| Literal::Bytes(bytes.into())).ok_or_else(|| format!("'{}' is not pairs of hexadecimal digits", shown()))
-        }
+        Class::Bytes if matches!(op, Op::BContains | Op::BStartsWith) => hex(text)
+            .map(|bytes| Literal::Bytes(bytes.into()))
+            .ok_or_else(|| format!("'{}' is not pairs of hexadecimal digits", shown())),
         Class::Bytes if text.len() > MAX_TEXT => Err(format!("the buffer is longer than {MAX_TEXT} bytes")),
         Class::Bytes => Ok(Literal::Bytes(text.into())),
         Class::Unsigned(_) if ty == Type::Port => {

@@ -9,8 +9,7 @@ mod services;
 use crate::catalogue::{Catalogue, FieldFlags, FieldId};
 use crate::diagnostic::Code;
 use crate::eval::{
-    BytesTest, FieldKind, Glob, Literal, NumericOp, OperandOp, PathSet, Posix, Predicate, Test, TextSet,
-    TextTest,
+    BytesTest, FieldKind, Glob, Literal, NumericOp, OperandOp, PathSet, Posix, Predicate, Test, TextSet, TextTest,
 };
 use crate::parse::{Expr, Modifier, Op, Operand, Pos, Right, parse_operand_prefix};
 use crate::types::{Class, Type};
@@ -121,7 +120,11 @@ impl Check<'_> {
                     Literal::Text(text) => Some(text.as_ref()),
                     _ => None,
                 });
-                if literals.is_empty() { Test::Never } else { Test::Text(TextTest::Path(Box::new(PathSet::new(paths)))) }
+                if literals.is_empty() {
+                    Test::Never
+                } else {
+                    Test::Text(TextTest::Path(Box::new(PathSet::new(paths))))
+                }
             }
             _ => match literals.first() {
                 Some(literal) => self.scalar(literal)?,
@@ -202,7 +205,9 @@ impl Check<'_> {
             (Op::Contains | Op::BContains, Literal::Bytes(bytes)) => {
                 Test::Bytes(BytesTest::Contains(Box::new(finder(bytes))))
             }
-            (Op::StartsWith | Op::BStartsWith, Literal::Bytes(bytes)) => Test::Bytes(BytesTest::StartsWith(bytes.clone())),
+            (Op::StartsWith | Op::BStartsWith, Literal::Bytes(bytes)) => {
+                Test::Bytes(BytesTest::StartsWith(bytes.clone()))
+            }
             (Op::EndsWith, Literal::Bytes(bytes)) => Test::Bytes(BytesTest::EndsWith(bytes.clone())),
             _ => return Err(self.unsupported()),
         })
@@ -259,8 +264,8 @@ impl Check<'_> {
     fn accepts_operator(&self, modifier: Option<Modifier>) -> Result<(), CompileError> {
         let ty = self.typed.ty;
         let accepted = if self.typed.kind == FieldKind::List {
-            let comparable =
-                matches!(ty.class(), Class::Text | Class::Bool) || matches!(ty, Type::U64 | Type::RelTime | Type::AbsTime | Type::Ip);
+            let comparable = matches!(ty.class(), Class::Text | Class::Bool)
+                || matches!(ty, Type::U64 | Type::RelTime | Type::AbsTime | Type::Ip);
             modifier.is_none() && comparable && matches!(self.op, Op::In | Op::Intersects)
         } else {
             let equality = matches!(self.op, Op::Eq | Op::EqEq | Op::Ne | Op::In | Op::Intersects);
@@ -271,7 +276,10 @@ impl Check<'_> {
                 Class::Text => !matches!(self.op, Op::BContains | Op::BStartsWith),
                 Class::Bytes => {
                     equality
-                        || matches!(self.op, Op::Contains | Op::StartsWith | Op::EndsWith | Op::BContains | Op::BStartsWith)
+                        || matches!(
+                            self.op,
+                            Op::Contains | Op::StartsWith | Op::EndsWith | Op::BContains | Op::BStartsWith
+                        )
                 }
                 Class::Opaque => false,
             }
@@ -299,7 +307,8 @@ impl Check<'_> {
                 shown()
             ));
         }
-        if !value.first().is_some_and(u8::is_ascii_alphabetic) || !value.iter().any(|byte| matches!(byte, b'.' | b'(')) {
+        if !value.first().is_some_and(u8::is_ascii_alphabetic) || !value.iter().any(|byte| matches!(byte, b'.' | b'('))
+        {
             return;
         }
         let Ok((operand, length)) = parse_operand_prefix(value, true) else { return };

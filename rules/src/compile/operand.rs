@@ -2,8 +2,8 @@
 
 use super::{CompileError, error};
 use crate::catalogue::{ArgKind, Catalogue, Field, FieldFlags, FieldId};
-use crate::event::EVENTS;
 use crate::eval::{Argument, FieldKind, FieldSource, OperandSource, OwnedArg, Transform, TransformName};
+use crate::event::EVENTS;
 use crate::parse::{Operand, Pos, TransformArg};
 use crate::types::{PrintFormat, Type};
 
@@ -94,7 +94,11 @@ fn dotted_argument(field: &Field, key: &str) -> Result<OwnedArg, String> {
         FieldId::EVT_ABSPATH => matches!(key, "src" | "dst"),
         _ => true,
     };
-    if known { Ok(OwnedArg::Key(key.as_bytes().into())) } else { Err(format!("nonexistent field '{}.{key}'", field.name)) }
+    if known {
+        Ok(OwnedArg::Key(key.as_bytes().into()))
+    } else {
+        Err(format!("nonexistent field '{}.{key}'", field.name))
+    }
 }
 
 fn bracket_argument(field: &Field, arg: Option<&[u8]>) -> Result<OwnedArg, String> {
@@ -175,7 +179,8 @@ fn transform(
         }
         _ => return fail(format!("does not take {} arguments", args.len())),
     };
-    let flags = if known.is_multi() { FieldFlags::NONE } else { typed.first().map_or(FieldFlags::NONE, |arg| arg.flags) };
+    let flags =
+        if known.is_multi() { FieldFlags::NONE } else { typed.first().map_or(FieldFlags::NONE, |arg| arg.flags) };
     let print = typed.first().filter(|_| !known.is_multi()).map_or(PrintFormat::Na, |arg| arg.print);
     let names_event = !known.is_multi() && typed.iter().any(|arg| arg.names_event);
     let args = typed.into_iter().map(|arg| arg.argument).collect();

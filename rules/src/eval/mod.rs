@@ -7,13 +7,13 @@ mod predicate;
 mod text;
 mod transform;
 
+pub(crate) use glob::Glob;
 pub use path::PathSet;
 pub(crate) use posix::Posix;
 pub(crate) use predicate::{
     BytesTest, FieldKind, FieldSource, Item, Literal, NumericOp, OperandOp, OperandSource, OwnedArg, Predicate, Test,
     TextTest,
 };
-pub(crate) use glob::Glob;
 pub(crate) use text::TextSet;
 pub(crate) use transform::{Argument, Got, Transform, TransformName};
 pub use transform::{TransformError, transform_type, transform_values};

@@ -198,7 +198,9 @@ fn escaped(chars: &[char], at: usize) -> Result<(char, usize), String> {
         'x' if digits(at + 1, 16, 2) == 2 => (value(at + 1, 2, 16).ok_or_else(invalid)?, at + 3),
         // A single digit other than 0 would be a back reference.
         '0' => (value(at, digits(at, 8, 3), 8).ok_or_else(invalid)?, at + digits(at, 8, 3)),
-        '1'..='7' if digits(at, 8, 3) > 1 => (value(at, digits(at, 8, 3), 8).ok_or_else(invalid)?, at + digits(at, 8, 3)),
+        '1'..='7' if digits(at, 8, 3) > 1 => {
+            (value(at, digits(at, 8, 3), 8).ok_or_else(invalid)?, at + digits(at, 8, 3))
+        }
         _ if c.is_ascii() && !c.is_ascii_alphanumeric() => (c, at + 1),
         _ => return Err(invalid()),
     })

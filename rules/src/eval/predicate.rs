@@ -144,7 +144,9 @@ pub(crate) enum OperandOp {
     StartsWith,
     EndsWith,
     /// Bytes on the right are hexadecimal digits.
-    Glob { fold: bool },
+    Glob {
+        fold: bool,
+    },
     In,
     Intersects,
 }
@@ -172,11 +174,9 @@ impl Predicate {
             Got::Missing => Outcome::False,
             Got::Pending => Outcome::Pending,
             Got::One(item) => self.test.one(facts, item.value(), FieldKind::Scalar),
-            Got::Many(items) => {
-                self.test.many(facts, FieldKind::List, items.len(), |nth| {
-                    items.get(nth).map_or(Fact::Missing(crate::facts::Reason::Unknown), |item| Fact::One(item.value()))
-                })
-            }
+            Got::Many(items) => self.test.many(facts, FieldKind::List, items.len(), |nth| {
+                items.get(nth).map_or(Fact::Missing(crate::facts::Reason::Unknown), |item| Fact::One(item.value()))
+            }),
         }
     }
 }

@@ -186,12 +186,16 @@ impl Transform {
         };
         let found = options_of(&words, &options);
         match self.result {
-            None => Got::Many(found.into_iter().flat_map(Opt::values).map(|text| Item::Text(Cow::Owned(text))).collect()),
+            None => {
+                Got::Many(found.into_iter().flat_map(Opt::values).map(|text| Item::Text(Cow::Owned(text))).collect())
+            }
             Some(letter) => match found.into_iter().rev().find(|opt| opt.letter == letter && opt.known) {
                 None => Got::Missing,
-                Some(opt) => {
-                    Got::One(Item::Text(Cow::Owned(if opt.takes_value { opt.value.unwrap_or_default() } else { vec![letter] })))
-                }
+                Some(opt) => Got::One(Item::Text(Cow::Owned(if opt.takes_value {
+                    opt.value.unwrap_or_default()
+                } else {
+                    vec![letter]
+                }))),
             },
         }
     }

@@ -541,13 +541,7 @@ pub static SYSCALLS: [&str; 454] = [
     "file_getattr", "file_setattr", "listns", "uprobe", "rseq_slice_yield",
 ];
 
-const fn e(
-    name: &'static str,
-    origin: Origin,
-    category: Category,
-    flags: u8,
-    params: &'static [Param],
-) -> Event {
+const fn e(name: &'static str, origin: Origin, category: Category, flags: u8, params: &'static [Param]) -> Event {
     Event { name, origin, category, flags, params }
 }
 

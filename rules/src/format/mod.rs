@@ -5,14 +5,14 @@ mod time;
 
 use serde_json::{Map, Value as Json};
 
-pub(crate) use time::time_text;
 pub use render::render;
+pub(crate) use time::time_text;
 pub use time::{Clock, iso8601};
 
 use crate::catalogue::{Catalogue, FieldFlags, FieldId};
 use crate::compile::typed_operand;
-use crate::event::EventCode;
 use crate::eval::{FieldSource, Got, OperandSource, OwnedArg};
+use crate::event::EventCode;
 use crate::facts::Facts;
 use crate::parse::{Operand, parse_operand_prefix, print_operand};
 use crate::types::{PrintFormat, Type};
@@ -267,7 +267,8 @@ impl Shown {
 
     /// Type and print format; raw arguments have those of the event's own parameter.
     fn bound(&self, code: EventCode) -> (Type, PrintFormat) {
-        if let OperandSource::Field(FieldSource { id: FieldId::EVT_RAWARG, arg: OwnedArg::Key(key), .. }) = &self.source {
+        if let OperandSource::Field(FieldSource { id: FieldId::EVT_RAWARG, arg: OwnedArg::Key(key), .. }) = &self.source
+        {
             if let Some((_, param)) = code.event().param(key) {
                 return (param.ty, param.print);
             }
@@ -279,9 +280,8 @@ impl Shown {
 /// Reads what follows a `%`: the longest start that is a known field or transformer.
 fn value_token<'t>(text: &'t [u8], catalogue: &Catalogue) -> Result<(ValueToken, &'t [u8]), FormatError> {
     let digits = text.iter().take_while(|byte| byte.is_ascii_digit()).count();
-    let width = text[..digits]
-        .iter()
-        .fold(0_usize, |width, digit| (width * 10 + usize::from(digit - b'0')).min(MAX_WIDTH));
+    let width =
+        text[..digits].iter().fold(0_usize, |width, digit| (width * 10 + usize::from(digit - b'0')).min(MAX_WIDTH));
     let text = &text[digits..];
     let shown = || String::from_utf8_lossy(&text[..text.len().min(40)]).into_owned();
     let fail = |message: String, unknown_filter| Err(FormatError { message, unknown_filter });

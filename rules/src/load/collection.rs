@@ -126,7 +126,8 @@ impl Collection {
     }
 
     pub(crate) fn warn_in(&mut self, code: Code, message: String, origin: Origin, context: &[(&'static str, &str)]) {
-        let context = context.iter().filter(|(kind, _)| !kind.is_empty()).map(|(kind, name)| (*kind, (*name).to_owned()));
+        let context =
+            context.iter().filter(|(kind, _)| !kind.is_empty()).map(|(kind, name)| (*kind, (*name).to_owned()));
         let context = context.collect();
         self.warnings.push(Trouble { code, message, origin, context });
     }

@@ -39,7 +39,9 @@ pub(super) fn condition(condition: &str, exceptions: &[Exception]) -> Result<Str
                 };
                 out.push_str(" and not (");
                 for (nth, tuple) in exception.values.iter().enumerate() {
-                    let Entry::Many(tuple) = tuple else { return fail("fields and values lists must have equal length") };
+                    let Entry::Many(tuple) = tuple else {
+                        return fail("fields and values lists must have equal length");
+                    };
                     if tuple.len() != fields.len() {
                         return fail("fields and values lists must have equal length");
                     }
@@ -49,7 +51,11 @@ pub(super) fn condition(condition: &str, exceptions: &[Exception]) -> Result<Str
                         if place > 0 {
                             out.push_str(" and ");
                         }
-                        out.push_str(&format!("{} {operator} {}", text(field), value_text(value, takes_list(operator))));
+                        out.push_str(&format!(
+                            "{} {operator} {}",
+                            text(field),
+                            value_text(value, takes_list(operator))
+                        ));
                     }
                     out.push(')');
                 }
@@ -86,7 +92,11 @@ fn value_text(value: &Entry, as_list: bool) -> String {
             format!("({})", values.join(", "))
         }
         Entry::One(value) if as_list => {
-            if value.starts_with('(') { value.clone() } else { format!("({value})") }
+            if value.starts_with('(') {
+                value.clone()
+            } else {
+                format!("({value})")
+            }
         }
         Entry::One(value) => quoted(value),
     }

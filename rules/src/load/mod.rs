@@ -56,10 +56,7 @@ pub struct Definitions {
 }
 
 /// Loads files. The last diagnostic is the error, if there is one.
-pub(crate) fn load(
-    sources: &[Source<'_>],
-    options: &LoadOptions,
-) -> (Option<Loaded>, Vec<Diagnostic>, Definitions) {
+pub(crate) fn load(sources: &[Source<'_>], options: &LoadOptions) -> (Option<Loaded>, Vec<Diagnostic>, Definitions) {
     let catalogue = options.catalogue.clone().unwrap_or_else(|| Arc::new(Catalogue::builtin().clone()));
     let mut collection = Collection::new(catalogue);
     let mut diagnostics = Diagnostics { texts: Vec::new(), names: Vec::new(), found: Vec::new() };
@@ -257,7 +254,8 @@ impl<'a> Compiler<'a, '_> {
             Failed::Error(trouble(Code::CompileCondition, error.message.to_owned(), origin, &context))
         })?;
         if item.source == "syscall" && item.warn_evttypes && events.len() > MANY_EVENTS {
-            let message = "rule matches too many evt.type values; this has a significant performance penalty".to_owned();
+            let message =
+                "rule matches too many evt.type values; this has a significant performance penalty".to_owned();
             self.warn(Code::NoEvttype, message, origin, &context);
         }
         let all_events = events == EventSet::all();
@@ -317,14 +315,20 @@ fn parse_condition(text: &str, lists: &mut Lists<'_>) -> Result<Arc<Expr>, Strin
     parse::parse(text.as_bytes(), parse::MAX_DEPTH).map_err(|error| {
         let start = text.floor_char_boundary(error.pos.index.saturating_sub(30).min(text.len()));
         let near: String = text[start..].chars().take(60).collect();
-        format!("{} at column {} of line {} of the condition, near '{}'", error.message, error.pos.column, error.pos.line, near.trim())
+        format!(
+            "{} at column {} of line {} of the condition, near '{}'",
+            error.message,
+            error.pos.column,
+            error.pos.line,
+            near.trim()
+        )
     })
 }
 
 fn macro_trouble(error: MacroError, origin: &Origin, context: &[(&'static str, &str)]) -> Trouble {
     match error {
-        MacroError::Invalid(message, _) => trouble(Code::Validate, message, origin, context),
-        MacroError::TooLarge(message, _) => trouble(Code::CompileCondition, message, origin, context),
+        MacroError::Invalid(message) => trouble(Code::Validate, message, origin, context),
+        MacroError::TooLarge(message) => trouble(Code::CompileCondition, message, origin, context),
     }
 }
 
@@ -365,13 +369,18 @@ pub fn suspicions(expr: &Expr) -> Vec<(Code, String)> {
     let mut deprecated = Vec::new();
     expr.operands(&mut |operand| {
         if let Operand::Field { name, .. } = operand {
-            if let Some(field) = DEPRECATED.iter().find(|field| *field == name).filter(|field| !deprecated.contains(*field)) {
+            if let Some(field) =
+                DEPRECATED.iter().find(|field| *field == name).filter(|field| !deprecated.contains(*field))
+            {
                 deprecated.push(field);
             }
         }
     });
     found.extend(deprecated.iter().map(|field| {
-        (Code::DeprecatedItem, format!("usage of deprecated field '{field}' has been detected; it has no meaning any more"))
+        (
+            Code::DeprecatedItem,
+            format!("usage of deprecated field '{field}' has been detected; it has no meaning any more"),
+        )
     }));
     if compares_na(expr) {
         let message = "comparing a field with <NA> is unsafe, use 'exists' instead".to_owned();
@@ -391,8 +400,7 @@ fn compares_na(expr: &Expr) -> bool {
                     unsafe_field |= name.starts_with("ka.") || name.starts_with("jevt.");
                 }
             });
-            let unsafe_op =
-                matches!(op, Op::Eq | Op::EqEq | Op::Ne | Op::In | Op::Intersects | Op::PMatch);
+            let unsafe_op = matches!(op, Op::Eq | Op::EqEq | Op::Ne | Op::In | Op::Intersects | Op::PMatch);
             let values = match right {
                 Right::Value(value, _) => std::slice::from_ref(value),
                 Right::List(values, _) => values,
@@ -418,7 +426,8 @@ impl Diagnostics<'_> {
         let at = trouble.origin.at;
         let step = |kind, item: String, line, column| Context { kind, name: item, file: name.clone(), line, column };
         let mut context = vec![step("rules content", String::new(), 1, 1)];
-        context.extend(trouble.context.into_iter().map(|(kind, item)| step(kind, item, at.line.max(1), at.column.max(1))));
+        context
+            .extend(trouble.context.into_iter().map(|(kind, item)| step(kind, item, at.line.max(1), at.column.max(1))));
         if context.len() == 1 {
             context[0].line = at.line.max(1);
             context[0].column = at.column.max(1);

@@ -36,12 +36,7 @@ const REPLACEABLE: [&str; 6] =
     ["priority", "enabled", "warn_evttypes", "skip-if-unknown-filter", "capture", "capture_duration"];
 
 /// Reads one file. The first error ends it.
-pub(super) fn read(
-    file: usize,
-    text: &str,
-    options: &LoadOptions,
-    collection: &mut Collection,
-) -> Result<(), Trouble> {
+pub(super) fn read(file: usize, text: &str, options: &LoadOptions, collection: &mut Collection) -> Result<(), Trouble> {
     let documents = yaml::documents(text).map_err(|error| {
         let origin = Origin { file, at: error.at };
         if error.is_tag {
@@ -56,7 +51,11 @@ pub(super) fn read(
         }
         let Some(items) = document.items() else {
             let origin = Origin { file, at: document.at };
-            return Err(Trouble::new(Code::YamlValidate, "rules content is not a sequence of objects".to_owned(), origin));
+            return Err(Trouble::new(
+                Code::YamlValidate,
+                "rules content is not a sequence of objects".to_owned(),
+                origin,
+            ));
         };
         for item in items.iter().filter(|item| !item.is_null()) {
             Reader { file, options, collection, kind: "", name: String::new() }.item(item)?;
@@ -155,7 +154,11 @@ impl Reader<'_> {
     fn plugin_versions(&mut self, item: &Arc<Node>) -> Result<(), Trouble> {
         let Some(node) = item.get("required_plugin_versions") else { return Ok(()) };
         let Some(entries) = node.items() else {
-            return self.fail(Code::YamlValidate, "value of required_plugin_versions must be a sequence".to_owned(), node);
+            return self.fail(
+                Code::YamlValidate,
+                "value of required_plugin_versions must be a sequence".to_owned(),
+                node,
+            );
         };
         for entry in entries {
             if !matches!(entry.value, Value::Map(_)) {
@@ -540,16 +543,22 @@ impl Reader<'_> {
             match rule.exceptions.iter_mut().find(|known| known.name == name) {
                 Some(known) => {
                     if exception.fields.is_some() {
-                        return fail(format!("can not append exception fields to existing exception '{name}', only values"));
+                        return fail(format!(
+                            "can not append exception fields to existing exception '{name}', only values"
+                        ));
                     }
                     if exception.comps.is_some() {
-                        return fail(format!("can not append exception comps to existing exception '{name}', only values"));
+                        return fail(format!(
+                            "can not append exception comps to existing exception '{name}', only values"
+                        ));
                     }
                     known.values.append(&mut exception.values);
                 }
                 None => {
                     if exception.fields.is_none() {
-                        return fail(format!("rule exception '{name}' must have fields property with a list of fields"));
+                        return fail(format!(
+                            "rule exception '{name}' must have fields property with a list of fields"
+                        ));
                     }
                     if exception.values.is_empty() {
                         return fail(format!("rule exception '{name}' must have values"));
@@ -662,7 +671,8 @@ impl Reader<'_> {
                 let name = key.text().unwrap_or_default();
                 let named = overrides.append.iter().chain(&overrides.replace).any(|known| known == name);
                 if replaceable.contains(&name) && !named {
-                    let message = format!("unexpected key '{name}': no corresponding entry under 'override' is defined");
+                    let message =
+                        format!("unexpected key '{name}': no corresponding entry under 'override' is defined");
                     return self.fail(Code::YamlValidate, message, key);
                 }
             }
@@ -764,7 +774,7 @@ fn is_identifier(name: &str) -> bool {
 }
 
 fn is_bare_string(name: &str) -> bool {
-    !name.bytes().any(|byte| {
-        matches!(byte, b' ' | 8 | b'\t' | b'\n' | b'\r' | b'(' | b')' | b',' | b'=' | b'"' | b'\'')
-    })
+    !name
+        .bytes()
+        .any(|byte| matches!(byte, b' ' | 8 | b'\t' | b'\n' | b'\r' | b'(' | b')' | b',' | b'=' | b'"' | b'\''))
 }

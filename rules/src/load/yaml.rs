@@ -34,7 +34,10 @@ pub(crate) struct Place {
 pub(crate) enum Value {
     Null,
     /// Any other scalar; `plain` if it was written without quotes.
-    Scalar { text: String, plain: bool },
+    Scalar {
+        text: String,
+        plain: bool,
+    },
     Sequence(Vec<Arc<Node>>),
     Map(Vec<(Arc<Node>, Arc<Node>)>),
 }

@@ -82,7 +82,11 @@ fn operand_to(operand: &Operand, out: &mut Vec<u8>) {
     };
     if let Some(arg) = arg {
         out.push(b'[');
-        if arg.is_empty() { out.extend(b"\"\"") } else { out.extend(escape(arg)) }
+        if arg.is_empty() {
+            out.extend(b"\"\"")
+        } else {
+            out.extend(escape(arg))
+        }
         out.push(b']');
     }
 }

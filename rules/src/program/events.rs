@@ -38,7 +38,11 @@ fn events(expr: &Expr, negated: bool) -> Result<EventSet, EventsError> {
         Expr::Check { left, op: op @ (Op::Eq | Op::EqEq | Op::Ne | Op::In), modifier: None, right, pos } => {
             let fail = |message| Err(EventsError { message, pos: *pos });
             if let Operand::Transform { .. } = left {
-                return if holds_name(left) { fail("the event's type cannot be transformed here") } else { Ok(EventSet::all()) };
+                return if holds_name(left) {
+                    fail("the event's type cannot be transformed here")
+                } else {
+                    Ok(EventSet::all())
+                };
             }
             if let Right::Operand(operand) = right {
                 if holds_name(operand) || is_name(left) {

@@ -174,9 +174,9 @@ pub(crate) fn format(corpus: &Corpus, case: &Json) -> Verdict {
     }
     match want["values"].as_object() {
         // The case lists some of them, and counts all.
-        Some(wanted) => wanted.iter().try_for_each(|(key, value)| {
-            same(key, values.get(key).unwrap_or(&Json::Null), value)
-        }),
+        Some(wanted) => {
+            wanted.iter().try_for_each(|(key, value)| same(key, values.get(key).unwrap_or(&Json::Null), value))
+        }
         None => Ok(()),
     }
 }

@@ -92,7 +92,9 @@ impl Facts for CaseFacts {
 
     fn element(&self, field: FieldRef<'_>, index: usize) -> Fact<'_> {
         match self.find(field) {
-            Some(Got::Many(values)) => values.get(index).map_or(Fact::Missing(Reason::Unknown), |value| Fact::One(lent(value))),
+            Some(Got::Many(values)) => {
+                values.get(index).map_or(Fact::Missing(Reason::Unknown), |value| Fact::One(lent(value)))
+            }
             _ => Fact::Missing(Reason::Unknown),
         }
     }

@@ -56,9 +56,10 @@ type Files = Vec<(String, Vec<u8>)>;
 
 fn files(case: &Json) -> Files {
     match case["files"].as_array() {
-        Some(files) => {
-            files.iter().map(|file| (file["name"].as_str().unwrap_or("rules.yaml").to_owned(), text(&file["content"]))).collect()
-        }
+        Some(files) => files
+            .iter()
+            .map(|file| (file["name"].as_str().unwrap_or("rules.yaml").to_owned(), text(&file["content"])))
+            .collect(),
         None => vec![("rules.yaml".to_owned(), text(&case["content"]))],
     }
 }
@@ -95,7 +96,9 @@ pub(crate) fn load(corpus: &Corpus, case: &Json) -> Verdict {
     if let Some(wanted) = want["warnings_exact"].as_array() {
         let mut wanted: Vec<_> = wanted
             .iter()
-            .map(|pair| (pair[0].as_str().unwrap_or_default().to_owned(), pair[1].as_str().unwrap_or_default().to_owned()))
+            .map(|pair| {
+                (pair[0].as_str().unwrap_or_default().to_owned(), pair[1].as_str().unwrap_or_default().to_owned())
+            })
             .collect();
         wanted.sort();
         same("warnings", &found(&diagnostics), &wanted)?;
@@ -242,7 +245,8 @@ pub(crate) fn details(case: &Json) -> Verdict {
         };
     });
     let sorted = |value: &Json| {
-        let mut names: Vec<_> = value.as_array().into_iter().flatten().filter_map(Json::as_str).map(str::to_owned).collect();
+        let mut names: Vec<_> =
+            value.as_array().into_iter().flatten().filter_map(Json::as_str).map(str::to_owned).collect();
         names.sort();
         names
     };
