@@ -4,6 +4,7 @@
 //! fuzzed and measured without privileges.
 
 pub mod alert;
+pub mod cases;
 pub mod catalogue;
 mod compile;
 pub mod diagnostic;
@@ -21,6 +22,9 @@ mod rule;
 mod ruleset;
 mod select;
 mod types;
+
+/// Purser's own rules.
+pub const DEFAULT_RULES: &str = include_str!("../rulesets/purser.yaml");
 
 pub use alert::{Alert, AlertOptions};
 pub use catalogue::{Catalogue, Field, FieldId};

@@ -201,13 +201,13 @@ impl RuleSet {
     fn build(&mut self) {
         self.programs = Vec::new();
         self.by_event = Vec::with_capacity(EVENTS.len());
+        let enabled: Vec<RuleIndex> =
+            (0..self.rules.len() as u32).map(RuleIndex).filter(|rule| self.rule(*rule).enabled).collect();
         let mut known: HashMap<(Vec<bool>, Vec<RuleIndex>), u16> = HashMap::new();
         for number in 0..EVENTS.len() as u16 {
             let Some(code) = EventCode::from_number(number) else { continue };
-            let rules: Vec<RuleIndex> = (0..self.rules.len() as u32)
-                .map(RuleIndex)
-                .filter(|rule| self.rule(*rule).enabled && self.rule(*rule).events.contains(code))
-                .collect();
+            let rules: Vec<RuleIndex> =
+                enabled.iter().copied().filter(|rule| self.rule(*rule).events.contains(code)).collect();
             let key = (self.graph.name_signature(code), rules);
             if let Some(at) = known.get(&key) {
                 self.by_event.push(*at);

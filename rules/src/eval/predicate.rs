@@ -42,7 +42,7 @@ pub(crate) struct FieldSource {
 }
 
 /// Argument of a field.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum OwnedArg {
     None,
     Index(u64),

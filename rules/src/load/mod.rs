@@ -327,8 +327,8 @@ fn parse_condition(text: &str, lists: &mut Lists<'_>) -> Result<Arc<Expr>, Strin
 
 fn macro_trouble(error: MacroError, origin: &Origin, context: &[(&'static str, &str)]) -> Trouble {
     match error {
-        MacroError::Invalid(message, _) => trouble(Code::Validate, message, origin, context),
-        MacroError::TooLarge(message, _) => trouble(Code::CompileCondition, message, origin, context),
+        MacroError::Invalid(message) => trouble(Code::Validate, message, origin, context),
+        MacroError::TooLarge(message) => trouble(Code::CompileCondition, message, origin, context),
     }
 }
 

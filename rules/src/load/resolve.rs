@@ -7,7 +7,7 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use super::collection::Collection;
-use crate::parse::{Expr, Pos};
+use crate::parse::Expr;
 use crate::program::{MAX_DEPTH, MAX_NODES};
 
 /// Longest condition with its lists put in.
@@ -143,9 +143,9 @@ pub(crate) struct Resolved {
 /// Why a macro cannot be put in.
 pub(crate) enum MacroError {
     /// There is no such macro, or it refers to itself.
-    Invalid(String, Pos),
+    Invalid(String),
     /// The condition grows beyond all bounds.
-    TooLarge(String, Pos),
+    TooLarge(String),
 }
 
 /// Puts macros, given by name and condition, into a condition.
@@ -160,7 +160,7 @@ pub fn resolve_macros(condition: &[u8], macros: &[(String, Vec<u8>)]) -> Result<
     }
     match known.resolve(&parsed(condition)?, usize::MAX) {
         Ok(resolved) => Ok(resolved.expr),
-        Err(MacroError::Invalid(message, _) | MacroError::TooLarge(message, _)) => Err(message),
+        Err(MacroError::Invalid(message) | MacroError::TooLarge(message)) => Err(message),
     }
 }
 
@@ -223,13 +223,13 @@ impl Macros<'_> {
                 };
                 Resolved { expr, nodes, depth: depth + 1 }
             }
-            Expr::Macro(name, pos) => self.macro_tree(name, *pos, visibility, inside, seen)?,
+            Expr::Macro(name, _) => self.macro_tree(name, visibility, inside, seen)?,
         };
         if resolved.nodes > MAX_NODES || resolved.depth > MAX_DEPTH {
             let message = format!(
                 "the condition is too large with its macros put in (more than {MAX_NODES} checks or {MAX_DEPTH} levels)"
             );
-            return Err(MacroError::TooLarge(message, expr.pos()));
+            return Err(MacroError::TooLarge(message));
         }
         Ok(resolved)
     }
@@ -237,23 +237,22 @@ impl Macros<'_> {
     fn macro_tree(
         &mut self,
         name: &str,
-        pos: Pos,
         visibility: usize,
         inside: &mut Vec<String>,
         seen: &mut HashMap<String, Resolved>,
     ) -> Result<Resolved, MacroError> {
         let Some(tree) = self.trees.get(name).filter(|tree| tree.index < visibility) else {
-            return Err(MacroError::Invalid(format!("undefined macro '{name}' used in filter"), pos));
+            return Err(MacroError::Invalid(format!("undefined macro '{name}' used in filter")));
         };
         self.used.insert(name.to_owned());
         if let Some(resolved) = tree.resolved.as_ref().or_else(|| seen.get(name)) {
             return Ok(resolved.clone());
         }
         if inside.iter().any(|outer| outer == name) {
-            return Err(MacroError::Invalid(format!("reference loop in macro '{name}'"), pos));
+            return Err(MacroError::Invalid(format!("reference loop in macro '{name}'")));
         }
         if inside.len() >= MAX_DEPTH / 20 {
-            return Err(MacroError::TooLarge("macros are nested too deeply".to_owned(), pos));
+            return Err(MacroError::TooLarge("macros are nested too deeply".to_owned()));
         }
         let tree = Arc::clone(&tree.expr);
         inside.push(name.to_owned());

@@ -46,6 +46,8 @@ pub(crate) struct Graph {
     known: HashMap<Node, NodeId>,
     checks: Vec<Predicate>,
     hints: Vec<Vec<Hint>>,
+    /// Checks that only ask for the name of the event.
+    name_checks: Vec<u32>,
     known_checks: HashMap<Vec<u8>, u32>,
 }
 
@@ -121,7 +123,7 @@ impl Graph {
 
     /// Which checks of the graph the name of an event decides, and how: events with equal answers share programs.
     pub(crate) fn name_signature(&self, code: EventCode) -> Vec<bool> {
-        self.checks.iter().filter_map(|check| decided_by_name(check, code)).collect()
+        self.name_checks.iter().filter_map(|check| decided_by_name(&self.checks[*check as usize], code)).collect()
     }
 
     pub(crate) fn is_never(&self, node: NodeId) -> bool {
@@ -184,6 +186,9 @@ impl Graph {
                 let mut found = Vec::new();
                 let check = compile_check(expr, catalogue, &mut found)?;
                 let at = self.checks.len() as u32;
+                if asks_for_name(&check) {
+                    self.name_checks.push(at);
+                }
                 self.checks.push(check);
                 self.hints.push(found);
                 self.known_checks.insert(key, at);
@@ -271,6 +276,11 @@ fn check_key(expr: &Expr) -> Vec<u8> {
         }),
         _ => parse::print(expr),
     }
+}
+
+fn asks_for_name(check: &Predicate) -> bool {
+    let OperandSource::Field(field) = &check.left else { return false };
+    field.id == FieldId::EVT_TYPE || field.id == FieldId::SYSCALL_TYPE
 }
 
 /// The outcome of a check that only asks for the name of the event.
