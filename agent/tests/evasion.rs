@@ -1,5 +1,7 @@
 //! A file is watched, not a spelling: whatever way a process takes to it, the rule fires, once.
 
+#![allow(clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
+
 mod common;
 
 use xtask::agent::Options;
@@ -7,7 +9,7 @@ use xtask::rig::containerd::Containerd;
 use xtask::rig::image::{Image, Layer};
 use xtask::rig::{payload, unique_name};
 
-const RULES: &str = r#"
+const RULES: &str = r"
 - rule: Secret read
   desc: The secret, under whatever name.
   condition: evt.type in (open, openat, openat2, open_by_handle_at) and evt.is_open_read=true and fd.num >= 0 and fd.name = /etc/secret and container.id != host
@@ -25,7 +27,7 @@ const RULES: &str = r#"
   condition: evt.type=connect and fd.name = /run/runtime.sock and container.id != host
   output: name=%fd.name res=%evt.res type=%fd.typechar cmdline=%proc.cmdline full=%container.full_id
   priority: WARNING
-"#;
+";
 
 #[test]
 fn no_way_around_a_watched_file_or_address() {

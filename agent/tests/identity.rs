@@ -1,5 +1,7 @@
 //! Alerts name their container, whatever runs it, and its image by every digest; and they are Falco's object.
 
+#![allow(clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
+
 mod common;
 
 use std::process::Command;

@@ -1,5 +1,7 @@
 //! Every verdict, on real containers: each is provoked once, and named with the digest, path and manifest it rests on.
 
+#![allow(clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
+
 mod common;
 
 use std::fs;

@@ -42,6 +42,3 @@ pub use rule::{Priority, Rule, RuleIndex};
 pub use ruleset::{Filter, LoadError, RuleSet};
 pub use select::matches_wildcard;
 pub use types::{Class, PrintFormat, Type};
-
-/// The rules that the agent runs without any configuration.
-pub const DEFAULT_RULES: &str = include_str!("../rulesets/purser.yaml");

@@ -1,6 +1,12 @@
 //! What root tests share: the agent under test, and alerts by what they are about.
 
-#![allow(dead_code, reason = "each test file uses its part")]
+#![allow(dead_code, unreachable_pub, reason = "each test file uses its part")]
+#![allow(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stdout,
+    reason = "a test fails by panicking and says why it skips"
+)]
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -8,7 +14,7 @@ use std::time::{Duration, Instant};
 use xtask::agent::{Agent, Alert, Options};
 
 /// Alerts on every program that starts in a container, with all that Purser knows of it.
-pub const EVERY_EXEC: &str = r#"
+pub const EVERY_EXEC: &str = r"
 - rule: Program in a container
   desc: Every program, once its verdict is known.
   condition: evt.type in (execve, execveat) and container.id != host and manifest.verdict exists
@@ -18,7 +24,7 @@ pub const EVERY_EXEC: &str = r#"
     pname=%proc.pname full=%container.full_id type=%container.type digest=%image.manifest_digest
     config=%image.config_digest index=%image.index_digest chain=%image.chain_id user=%user.name
   priority: NOTICE
-"#;
+";
 
 /// Root tests say what they lack and pass; everything else they need is installed by the project.
 pub fn is_root() -> bool {
