@@ -173,13 +173,17 @@ unsafe fn name<K: Object, const ROOM: usize>(sections: Sections, dentry: K) -> b
         let text = dentry.object::<{ fact::DENTRY_NAME }>().address();
         let to = sections.end::<ROOM>();
         if K::TYPED && text == dentry.embedded::<{ fact::DENTRY_SHORT_NAME }>().address() {
-            // Most names lie in the dentry itself: four loads and stores in place of a helper call.
+            // Most names lie in the dentry itself: four loads and stores at most in place of a helper call.
             let length = dentry.u32::<{ fact::DENTRY_NAME_LEN }>();
             if length < SHORT_NAME {
                 store::<0>(to, dentry.u64_past::<{ fact::DENTRY_SHORT_NAME }, 0>());
-                store::<8>(to, dentry.u64_past::<{ fact::DENTRY_SHORT_NAME }, 8>());
-                store::<16>(to, dentry.u64_past::<{ fact::DENTRY_SHORT_NAME }, 16>());
-                store::<24>(to, dentry.u64_past::<{ fact::DENTRY_SHORT_NAME }, 24>());
+                if length >= 8 {
+                    store::<8>(to, dentry.u64_past::<{ fact::DENTRY_SHORT_NAME }, 8>());
+                }
+                if length >= 16 {
+                    store::<16>(to, dentry.u64_past::<{ fact::DENTRY_SHORT_NAME }, 16>());
+                    store::<24>(to, dentry.u64_past::<{ fact::DENTRY_SHORT_NAME }, 24>());
+                }
                 sections.add((length as usize & (SHORT_NAME as usize - 1)) + 1);
                 return true;
             }
