@@ -222,6 +222,8 @@ fn a_failed_build_is_unattested_and_tried_again_later() {
     let fixture = start(Config { retry_after: Duration::ZERO, ..Config::default() });
     let container = fixture.container(Some(image(b"1")), false);
     let file = fixture.exec("ls", b"ls");
+    // With the digest known a request waits for the build at once, and for nothing else.
+    fixture.service.shared.hasher.hash(&container, &file, None, &mut Vec::new()).unwrap();
     let empty = Manifest::new(fixtures::header(), [], []).unwrap();
     for (ticket, build, verdict, reason) in [
         (1, Err(Reason::NoLayers), Verdict::Unattested, Reason::NoLayers),
