@@ -155,6 +155,11 @@ fn waits_for_the_image_and_not_for_ever() {
     let pending = fixture.container(None, true);
     assert_eq!(fixture.service.request(1, &pending, fixture.exec("ls", b"ls")), None);
     assert_eq!(fixture.answer(), (1, Verdict::Unverifiable, Reason::Pending));
+    let losses: Vec<_> = fixture.service.counters().losses().filter(|(_, count)| *count > 0).collect();
+    assert_eq!((losses, fixture.service.pending()), (vec![(HashFailure::Pending, 1)], 0));
+
+    let fixture = start(Config::default());
+    let pending = fixture.container(None, true);
     assert_eq!(fixture.service.request(2, &pending, fixture.exec("ls", b"ls")), None);
     fixture.builds.send(Ok(manifest(b"1"))).unwrap();
     fixture.service.container_updated(&fixture.container(Some(image(b"1")), false));
@@ -162,8 +167,6 @@ fn waits_for_the_image_and_not_for_ever() {
     assert_eq!(fixture.service.request(3, &pending, fixture.exec("new", b"new")), None);
     fixture.service.container_updated(&fixture.container(None, false));
     assert_eq!(fixture.answer(), (3, Verdict::Unattested, Reason::NoImage));
-    let losses: Vec<_> = fixture.service.counters().losses().filter(|(_, count)| *count > 0).collect();
-    assert_eq!(losses, [(HashFailure::Pending, 1)]);
     assert_eq!(fixture.service.pending(), 0);
 }
 
@@ -222,6 +225,8 @@ fn a_failed_build_is_unattested_and_tried_again_later() {
     let fixture = start(Config { retry_after: Duration::ZERO, ..Config::default() });
     let container = fixture.container(Some(image(b"1")), false);
     let file = fixture.exec("ls", b"ls");
+    // With the digest known a request waits for the build at once, and for nothing else.
+    fixture.service.shared.hasher.hash(&container, &file, None, &mut Vec::new()).unwrap();
     let empty = Manifest::new(fixtures::header(), [], []).unwrap();
     for (ticket, build, verdict, reason) in [
         (1, Err(Reason::NoLayers), Verdict::Unattested, Reason::NoLayers),
