@@ -225,7 +225,7 @@ impl<'a> Compiler<'a, '_> {
         let output_context = [("rule", item.name.as_str()), ("output", "")];
         let output = output::compile(item, self.options, catalogue).map_err(|error| {
             let found = trouble(Code::CompileOutput, error.message, &item.output_origin, &output_context);
-            self.skippable(item, found, error.unknown_filter)
+            Self::skippable(item, found, error.unknown_filter)
         })?;
         for message in output.deprecations {
             self.warn(Code::DeprecatedItem, message, &item.output_origin, &output_context);
@@ -245,7 +245,7 @@ impl<'a> Compiler<'a, '_> {
         let root = graph.add(&resolved.expr, catalogue, &mut hints).map_err(|error| {
             let unknown = error.unknown_filter;
             let found = trouble(Code::CompileCondition, error.message, origin, &context);
-            self.skippable(item, found, unknown)
+            Self::skippable(item, found, unknown)
         })?;
         for hint in hints {
             self.warn(hint.code, hint.message, origin, &context);
@@ -296,7 +296,7 @@ impl<'a> Compiler<'a, '_> {
     }
 
     /// An error, or a reason to leave the rule out if it asks for that.
-    fn skippable(&self, item: &RuleItem, mut found: Trouble, unknown_filter: bool) -> Failed {
+    fn skippable(item: &RuleItem, mut found: Trouble, unknown_filter: bool) -> Failed {
         if unknown_filter && item.skip_if_unknown_filter {
             found.code = Code::UnknownFilter;
             Failed::Skipped(found)
@@ -350,10 +350,10 @@ fn operand_fields(expr: &Expr, catalogue: &Catalogue) -> Vec<FieldId> {
     let mut seen = std::collections::HashSet::new();
     let mut fields = Vec::new();
     expr.operands(&mut |operand| {
-        if let Operand::Field { name, arg, .. } = operand {
-            if seen.insert((name.clone(), arg.clone())) {
-                fields.extend(typed_operand(operand, catalogue).ok().and_then(|typed| typed.field));
-            }
+        if let Operand::Field { name, arg, .. } = operand
+            && seen.insert((name.clone(), arg.clone()))
+        {
+            fields.extend(typed_operand(operand, catalogue).ok().and_then(|typed| typed.field));
         }
     });
     fields
@@ -368,12 +368,11 @@ pub fn suspicions(expr: &Expr) -> Vec<(Code, String)> {
     let mut found = Vec::new();
     let mut deprecated = Vec::new();
     expr.operands(&mut |operand| {
-        if let Operand::Field { name, .. } = operand {
-            if let Some(field) =
+        if let Operand::Field { name, .. } = operand
+            && let Some(field) =
                 DEPRECATED.iter().find(|field| *field == name).filter(|field| !deprecated.contains(*field))
-            {
-                deprecated.push(field);
-            }
+        {
+            deprecated.push(field);
         }
     });
     found.extend(deprecated.iter().map(|field| {
