@@ -78,7 +78,7 @@ pub(crate) fn load(sources: &[Source<'_>], options: &LoadOptions) -> (Option<Loa
                 Err(Trouble::new(Code::YamlParse, "the file is not valid UTF-8".to_owned(), Origin { file, at }))
             }
         };
-        let result = result.and_then(|()| compile(&mut collection, options));
+        let result = result.and_then(|()| compile(&mut collection, options, std::mem::take(&mut loaded.graph)));
         for warning in std::mem::take(&mut collection.warnings) {
             diagnostics.add(warning);
         }
@@ -94,6 +94,7 @@ pub(crate) fn load(sources: &[Source<'_>], options: &LoadOptions) -> (Option<Loa
         diagnostics.add(missing);
         return (None, diagnostics.found, definitions(&collection));
     }
+    loaded.graph.finish();
     let definitions = definitions(&collection);
     (Some(loaded), diagnostics.found, definitions)
 }
@@ -137,10 +138,10 @@ fn missing_plugin(collection: &Collection, options: &LoadOptions) -> Option<Trou
     Some(Trouble::new(Code::Validate, message, Origin::default()))
 }
 
-/// Compiles everything that was collected.
-fn compile(collection: &mut Collection, options: &LoadOptions) -> Result<Loaded, Trouble> {
+/// Compiles everything that was collected. The graph of an earlier file is gone on with: equal checks are there already.
+fn compile(collection: &mut Collection, options: &LoadOptions, graph: Graph) -> Result<Loaded, Trouble> {
     let mut warnings = Vec::new();
-    let result = Compiler { collection, options, warnings: &mut warnings }.run();
+    let result = Compiler { collection, options, warnings: &mut warnings }.run(graph);
     collection.warnings.append(&mut warnings);
     result
 }
@@ -159,11 +160,11 @@ enum Failed {
 }
 
 impl<'a> Compiler<'a, '_> {
-    fn run(&mut self) -> Result<Loaded, Trouble> {
+    fn run(&mut self, graph: Graph) -> Result<Loaded, Trouble> {
         let collection = self.collection;
         let mut lists = Lists::new(collection);
         let mut macros = self.macros(&mut lists)?;
-        let mut loaded = Loaded { rules: Vec::new(), graph: Graph::default() };
+        let mut loaded = Loaded { rules: Vec::new(), graph };
         for item in collection.rules().iter().filter(|item| !item.unknown_source) {
             match self.rule(item, &mut lists, &mut macros, &mut loaded.graph) {
                 Ok(rule) => loaded.rules.push(rule),

@@ -51,6 +51,8 @@ pub(crate) struct Graph {
     known_checks: HashMap<Vec<u8>, u32>,
     /// What checks of texts ask for, to merge several of one field.
     parts: Vec<Option<TextParts>>,
+    /// Trees that were added and need no hint, by address; held so that no address is used twice.
+    seen: HashMap<usize, (Arc<Expr>, NodeId)>,
 }
 
 /// Outcomes of the nodes for one event.
@@ -74,6 +76,24 @@ impl Scratch {
 impl Graph {
     /// Adds a condition without macros; `hints` gets what its checks are suspected of.
     pub(crate) fn add(
+        &mut self,
+        expr: &Arc<Expr>,
+        catalogue: &Catalogue,
+        hints: &mut Vec<Hint>,
+    ) -> Result<NodeId, CompileError> {
+        let address = Arc::as_ptr(expr) as usize;
+        if let Some((_, known)) = self.seen.get(&address) {
+            return Ok(*known);
+        }
+        let found = hints.len();
+        let node = self.add_new(expr, catalogue, hints)?;
+        if hints.len() == found {
+            self.seen.insert(address, (Arc::clone(expr), node));
+        }
+        Ok(node)
+    }
+
+    fn add_new(
         &mut self,
         expr: &Arc<Expr>,
         catalogue: &Catalogue,
@@ -126,6 +146,11 @@ impl Graph {
     /// Which checks of the graph the name of an event decides, and how: events with equal answers share programs.
     pub(crate) fn name_signature(&self, code: EventCode) -> Vec<bool> {
         self.name_checks.iter().filter_map(|check| decided_by_name(&self.checks[*check as usize], code)).collect()
+    }
+
+    /// Forgets what only adding conditions needs.
+    pub(crate) fn finish(&mut self) {
+        self.seen = HashMap::new();
     }
 
     pub(crate) fn is_never(&self, node: NodeId) -> bool {
@@ -343,9 +368,12 @@ impl Outcome {
     }
 }
 
-/// What a check of a scalar text field asks for, if it can be merged with others.
+/// What a check of a text field asks for, if it can be merged with others: that some ancestor satisfies one of two checks
+/// is the same as that one of the two is satisfied by some ancestor.
 fn text_parts(expr: &Expr, check: &Predicate) -> Option<TextParts> {
-    let OperandSource::Field(FieldSource { kind: FieldKind::Scalar, .. }) = &check.left else { return None };
+    let OperandSource::Field(FieldSource { kind: FieldKind::Scalar | FieldKind::Ancestors, .. }) = &check.left else {
+        return None;
+    };
     let Expr::Check { op, modifier: None, right, .. } = expr else { return None };
     if asks_for_name(check) || !matches!(check.test, Test::Text(_)) {
         return None;
