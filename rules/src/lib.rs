@@ -3,6 +3,9 @@
 //! The crate knows nothing of eBPF, containers or files: an event is whatever implements [`Facts`]. It can be tested,
 //! fuzzed and measured without privileges.
 
+#![allow(clippy::format_push_string, reason = "texts for people, off the hot path")]
+#![allow(clippy::single_match_else, reason = "both arms of equal weight read better as a match")]
+
 pub mod alert;
 pub mod cases;
 pub mod catalogue;

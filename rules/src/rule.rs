@@ -26,6 +26,7 @@ pub enum Priority {
 
 /// A rule.
 #[derive(Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "the keys of a rule")]
 pub struct Rule {
     /// Its name.
     pub name: String,

@@ -15,7 +15,7 @@ use crate::format::iso8601;
 use crate::load::{self, Definitions};
 use crate::matches::{Matches, Outcome};
 use crate::needs::Needs;
-use crate::options::{LoadOptions, Selection, Selector, Source};
+use crate::options::{LoadOptions, Selection, Source};
 use crate::parse::Expr;
 use crate::program::{Graph, NodeId, Scratch};
 use crate::rule::{Rule, RuleIndex};
@@ -228,10 +228,10 @@ impl RuleSet {
         }
         let mut events = EventSet::EMPTY;
         for (number, at) in self.by_event.iter().enumerate() {
-            if let Some(code) = EventCode::from_number(number as u16) {
-                if !self.programs[usize::from(*at)].conditions.is_empty() {
-                    events.insert(code);
-                }
+            if let Some(code) = EventCode::from_number(number as u16)
+                && !self.programs[usize::from(*at)].conditions.is_empty()
+            {
+                events.insert(code);
             }
         }
         let enabled = self.rules.iter().zip(&self.conditions).filter(|(rule, _)| rule.enabled);

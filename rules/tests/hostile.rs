@@ -1,5 +1,13 @@
 //! Bad and hostile input: a clear error or success, never a panic, a stack overflow or endless work.
 
+#![allow(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a test fails by panicking and skips aloud"
+)]
+
 use std::fmt::Write as _;
 
 use proptest::prelude::*;
@@ -123,7 +131,7 @@ fn expressions_and_formats() {
     assert!(Format::parse("%proc.name ".repeat(100_000).as_bytes(), catalogue).is_ok());
     assert!(Format::parse(b"%99999999999999999999proc.name", catalogue).is_ok());
     assert!(Format::parse(format!("%{}", "tolower(".repeat(100_000)).as_bytes(), catalogue).is_err());
-    assert!(Format::parse(&[b'%'; 100_000], catalogue).is_err());
+    assert!(Format::parse("%".repeat(100_000).as_bytes(), catalogue).is_err());
 }
 
 proptest! {

@@ -1,5 +1,13 @@
 //! Our own rules against their cases, and upstream's rule files as they are.
 
+#![allow(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a test fails by panicking and skips aloud"
+)]
+
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 

@@ -54,7 +54,7 @@ pub(super) fn parse(ty: Type, op: Op, text: &[u8]) -> Result<Literal, String> {
             .ok_or_else(|| format!("'{}' is not a valid number", shown())),
         // Upstream reads whole numbers here, too.
         Class::Double => integer(text)
-            .map(|number| Literal::Double(number as f64))
+            .map(|number| Literal::Double(double(number)))
             .ok_or_else(|| format!("'{}' is not a valid number", shown())),
         Class::Bool => match text {
             b"true" => Ok(Literal::Bool(true)),
@@ -130,4 +130,9 @@ pub(super) fn unbound(literal: Literal) -> Literal {
         Literal::Unsigned(number) => Literal::Reread(number),
         other => other,
     }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "a fraction holds no more")]
+fn double(number: i128) -> f64 {
+    number as f64
 }

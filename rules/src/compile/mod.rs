@@ -14,7 +14,7 @@ use crate::eval::{
 use crate::parse::{Expr, Modifier, Op, Operand, Pos, Right, parse_operand_prefix};
 use crate::types::{Class, Type};
 
-pub(crate) use operand::{Typed, dotted_bases, typed_operand};
+pub(crate) use operand::{Typed, typed_operand};
 
 /// A check that does not compile.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

@@ -169,12 +169,11 @@ fn transform(
             if arg.flags.has(FieldFlags::NO_TRANSFORMER) {
                 return fail("the field cannot be transformed".to_owned());
             }
-            match known.result(arg.ty, arg.is_list) {
-                Some(result) => result,
-                None => {
-                    let list = if arg.is_list { "lists of " } else { "" };
-                    return fail(format!("does not take {list}{}", arg.ty.name()));
-                }
+            if let Some(result) = known.result(arg.ty, arg.is_list) {
+                result
+            } else {
+                let list = if arg.is_list { "lists of " } else { "" };
+                return fail(format!("does not take {list}{}", arg.ty.name()));
             }
         }
         _ => return fail(format!("does not take {} arguments", args.len())),

@@ -94,16 +94,17 @@ fn bracket(text: &[u8], fold: bool) -> Option<([u64; 4], &[u8])> {
             break;
         }
         first = false;
-        if byte == b'[' && tail.first() == Some(&b':') {
-            if let Some(end) = tail.windows(2).position(|pair| pair == b":]") {
-                for member in 0..=255_u8 {
-                    if in_class(&tail[1..end], member)? {
-                        insert(&mut set, member, fold);
-                    }
+        if byte == b'['
+            && tail.first() == Some(&b':')
+            && let Some(end) = tail.windows(2).position(|pair| pair == b":]")
+        {
+            for member in 0..=255_u8 {
+                if in_class(&tail[1..end], member)? {
+                    insert(&mut set, member, fold);
                 }
-                rest = &tail[end + 2..];
-                continue;
             }
+            rest = &tail[end + 2..];
+            continue;
         }
         let (low, tail) = bracket_byte(byte, tail)?;
         rest = tail;
@@ -117,7 +118,7 @@ fn bracket(text: &[u8], fold: bool) -> Option<([u64; 4], &[u8])> {
         }
     }
     if negated {
-        set.iter_mut().for_each(|word| *word = !*word);
+        set = set.map(|word| !word);
     }
     Some((set, rest))
 }

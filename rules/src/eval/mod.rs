@@ -14,6 +14,6 @@ pub(crate) use predicate::{
     BytesTest, FieldKind, FieldSource, Item, Literal, NumericOp, OperandOp, OperandSource, OwnedArg, Predicate, Test,
     TextTest,
 };
-pub(crate) use text::TextSet;
+pub(crate) use text::{AnyText, TextParts, TextSet};
 pub(crate) use transform::{Argument, Got, Transform, TransformName};
 pub use transform::{TransformError, transform_type, transform_values};

@@ -22,7 +22,7 @@ const MAX_GROUPS: usize = 200;
 impl Posix {
     /// Compiles a pattern, or says why it is none.
     pub(crate) fn new(pattern: &[u8]) -> Result<Self, String> {
-        let text = std::str::from_utf8(pattern).map_err(|_| "the pattern is not valid UTF-8".to_owned())?;
+        let text = std::str::from_utf8(pattern).map_err(|error| format!("the pattern is not valid UTF-8: {error}"))?;
         let translated = translate(text)?;
         let compiled = RegexBuilder::new(&format!("\\A(?:{translated})\\z"))
             .multi_line(true)
@@ -59,16 +59,15 @@ impl Posix {
 
 /// The value as UTF-8, each bad byte replaced.
 fn sanitized(value: &[u8]) -> Cow<'_, str> {
-    match std::str::from_utf8(value) {
-        Ok(text) => Cow::Borrowed(text),
-        Err(_) => {
-            let mut out = String::with_capacity(value.len() + 8);
-            for chunk in value.utf8_chunks() {
-                out.push_str(chunk.valid());
-                out.extend(chunk.invalid().iter().map(|_| '\u{fffd}'));
-            }
-            Cow::Owned(out)
+    if let Ok(text) = std::str::from_utf8(value) {
+        Cow::Borrowed(text)
+    } else {
+        let mut out = String::with_capacity(value.len() + 8);
+        for chunk in value.utf8_chunks() {
+            out.push_str(chunk.valid());
+            out.extend(chunk.invalid().iter().map(|_| '\u{fffd}'));
         }
+        Cow::Owned(out)
     }
 }
 
@@ -206,6 +205,12 @@ fn escaped(chars: &[char], at: usize) -> Result<(char, usize), String> {
     })
 }
 
+/// Named classes of characters.
+const NAMES: [&str; 14] = [
+    "alnum", "alpha", "ascii", "blank", "cntrl", "digit", "graph", "lower", "print", "punct", "space", "upper", "word",
+    "xdigit",
+];
+
 /// A bracket expression, from after its `[`.
 fn class(chars: &[char], mut at: usize, out: &mut String) -> Result<usize, String> {
     out.push('[');
@@ -224,21 +229,18 @@ fn class(chars: &[char], mut at: usize, out: &mut String) -> Result<usize, Strin
             return Err("invalid character class range".to_owned());
         }
         first = false;
-        if c == '[' && chars.get(at + 1) == Some(&':') {
-            if let Some(end) = (at + 2..chars.len().saturating_sub(1)).find(|end| chars[*end..*end + 2] == [':', ']']) {
-                let name: String = chars[at + 2..end].iter().collect();
-                let plain = name.strip_prefix('^').unwrap_or(&name);
-                const NAMES: [&str; 14] = [
-                    "alnum", "alpha", "ascii", "blank", "cntrl", "digit", "graph", "lower", "print", "punct", "space",
-                    "upper", "word", "xdigit",
-                ];
-                if !NAMES.contains(&plain) {
-                    return Err(format!("invalid character class '[:{name}:]'"));
-                }
-                out.push_str(&format!("[:{name}:]"));
-                at = end + 2;
-                continue;
+        if c == '['
+            && chars.get(at + 1) == Some(&':')
+            && let Some(end) = (at + 2..chars.len().saturating_sub(1)).find(|end| chars[*end..*end + 2] == [':', ']'])
+        {
+            let name: String = chars[at + 2..end].iter().collect();
+            let plain = name.strip_prefix('^').unwrap_or(&name);
+            if !NAMES.contains(&plain) {
+                return Err(format!("invalid character class '[:{name}:]'"));
             }
+            out.push_str(&format!("[:{name}:]"));
+            at = end + 2;
+            continue;
         }
         let (low, end) = class_char(chars, at)?;
         at = end;
@@ -267,10 +269,8 @@ fn class_char(chars: &[char], at: usize) -> Result<(char, usize), String> {
 
 /// A character that means itself, inside and outside of brackets.
 fn push_literal(c: char, out: &mut String) {
-    if c.is_ascii_punctuation() {
-        out.push('\\');
-    }
-    out.push(c);
+    // Not any punctuation: `\<` is a word boundary there.
+    out.push_str(&regex::escape(c.encode_utf8(&mut [0; 4])));
 }
 
 #[cfg(test)]

@@ -12,7 +12,7 @@ use memchr::memmem::Finder;
 use super::glob::Glob;
 use super::path::PathSet;
 use super::posix::Posix;
-use super::text::{self, TextSet};
+use super::text::{self, AnyText, TextSet};
 use super::transform::{Got, Transform};
 use crate::catalogue::FieldId;
 use crate::facts::{Arg, Fact, Facts, FieldRef, Value};
@@ -125,6 +125,7 @@ pub(crate) enum TextTest {
     Regex(Box<Posix>),
     In(Box<TextSet>),
     Path(Box<PathSet>),
+    Any(Box<AnyText>),
 }
 
 /// What is asked of a buffer.
@@ -349,6 +350,7 @@ impl TextTest {
             Self::Regex(regex) => regex.matches(text::without_trailing_nuls(text)),
             Self::In(set) => set.contains(text),
             Self::Path(paths) => paths.matches(text::c_text(text)),
+            Self::Any(any) => any.matches(text),
         }
     }
 }
@@ -384,11 +386,10 @@ fn compare_literal(value: Value<'_>, literal: &Literal) -> Option<Ordering> {
         (Value::Bytes(a) | Value::Text(a), Literal::Bytes(b)) => Some(a.cmp(b)),
         (Value::I64(a), Literal::Signed(b)) => Some(a.cmp(b)),
         (Value::U64(a), Literal::Signed(b)) => Some((a as i64).cmp(b)),
-        (Value::U64(a), Literal::Unsigned(b)) => Some(a.cmp(b)),
+        (Value::U64(a), Literal::Unsigned(b) | Literal::Reread(b)) => Some(a.cmp(b)),
         (Value::I64(a), Literal::Unsigned(b)) => Some((a as u64).cmp(b)),
-        (Value::U64(a), Literal::Reread(b)) => Some(a.cmp(b)),
         // 32 bits are what the types that are read again have.
-        (Value::I64(a), Literal::Reread(b)) if *b <= u64::from(u32::MAX) => Some(a.cmp(&i64::from(*b as u32 as i32))),
+        (Value::I64(a), Literal::Reread(b)) if u32::try_from(*b).is_ok() => Some(a.cmp(&i64::from(*b as u32 as i32))),
         (Value::I64(a), Literal::Reread(b)) => Some(a.cmp(&(*b as i64))),
         (Value::F64(a), Literal::Double(b)) => a.partial_cmp(b),
         (Value::Bool(a), Literal::Bool(b)) => Some(a.cmp(b)),
@@ -483,11 +484,16 @@ impl Predicate {
                 Test::Compare(..) => 1,
                 Test::Text(TextTest::Order(..) | TextTest::StartsWith(_) | TextTest::EndsWith(_)) => 2,
                 Test::Text(TextTest::In(_)) => 4,
-                Test::Text(TextTest::Path(_)) => 20,
                 Test::Text(TextTest::Contains(_) | TextTest::IContains(_)) | Test::Bytes(_) => 15,
                 Test::Text(TextTest::Glob(_)) => 25,
                 Test::Text(TextTest::Regex(_)) => 60,
-                Test::AnyLiteral(_) | Test::Modified(..) | Test::Every(_) | Test::Some(_) | Test::Operand(..) => 20,
+                Test::Text(TextTest::Any(_)) => 8,
+                Test::Text(TextTest::Path(_))
+                | Test::AnyLiteral(_)
+                | Test::Modified(..)
+                | Test::Every(_)
+                | Test::Some(_)
+                | Test::Operand(..) => 20,
             }
     }
 }

@@ -4,6 +4,7 @@
 
 use std::hash::{BuildHasher, Hasher};
 
+use aho_corasick::AhoCorasick;
 use foldhash::fast::FixedState;
 use hashbrown::HashTable;
 
@@ -84,4 +85,61 @@ pub(crate) fn contains_folded(text: &[u8], needle: &[u8]) -> bool {
         from = start + 1;
     }
     false
+}
+
+/// What several checks of one text ask for.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct TextParts {
+    pub(crate) equal: Vec<Box<[u8]>>,
+    pub(crate) listed: Vec<Box<[u8]>>,
+    pub(crate) prefixes: Vec<Box<[u8]>>,
+    pub(crate) suffixes: Vec<Box<[u8]>>,
+    pub(crate) contained: Vec<Box<[u8]>>,
+}
+
+impl TextParts {
+    /// Adds what another check asks for.
+    pub(crate) fn extend(&mut self, other: &Self) {
+        self.equal.extend_from_slice(&other.equal);
+        self.listed.extend_from_slice(&other.listed);
+        self.prefixes.extend_from_slice(&other.prefixes);
+        self.suffixes.extend_from_slice(&other.suffixes);
+        self.contained.extend_from_slice(&other.contained);
+    }
+}
+
+/// Whether any of many checks of one text holds, decided at once.
+#[derive(Clone, Debug)]
+pub(crate) struct AnyText {
+    all: TextSet,
+    equal: TextSet,
+    prefixes: Vec<Box<[u8]>>,
+    suffixes: Vec<Box<[u8]>>,
+    contained: Option<AhoCorasick>,
+}
+
+impl AnyText {
+    /// Nothing if the automaton would be too large.
+    pub(crate) fn new(parts: &TextParts) -> Option<Self> {
+        let contained = match parts.contained.as_slice() {
+            [] => None,
+            needles => Some(AhoCorasick::new(needles).ok()?),
+        };
+        Some(Self {
+            all: TextSet::new(parts.equal.iter().chain(&parts.listed).map(AsRef::as_ref)),
+            equal: TextSet::new(parts.equal.iter().map(AsRef::as_ref)),
+            prefixes: parts.prefixes.clone(),
+            suffixes: parts.suffixes.clone(),
+            contained,
+        })
+    }
+
+    pub(crate) fn matches(&self, text: &[u8]) -> bool {
+        let cut = c_text(text);
+        self.all.contains(text)
+            || (cut.len() < text.len() && self.equal.contains(cut))
+            || self.prefixes.iter().any(|prefix| cut.starts_with(prefix))
+            || self.suffixes.iter().any(|suffix| cut.ends_with(suffix))
+            || self.contained.as_ref().is_some_and(|needles| needles.is_match(cut))
+    }
 }

@@ -10,7 +10,11 @@ use super::Category::{
 use super::Origin::{Iterator, Meta, Plugin, Syscall, Tracepoint, Unused};
 use super::{Category, Event, Origin, Param};
 use crate::types::PrintFormat::{self, Dec, Hex, Na, Oct};
-use crate::types::Type::{self, *};
+use crate::types::Type::{
+    self, AbsTime, Bytes, Dyn, EnumFlags8, EnumFlags16, EnumFlags32, Errno, Fd, Fd32, FdList, Flags8, Flags16, Flags32,
+    FsPath, FsRelPath, Gid, I16, I32, I64, IpV4, IpV6, Mode, Pid, Pid32, Port, RelTime, SigSet, SigType, SockAddr,
+    SockTuple, SyscallId, Text, TextArray, TextPairArray, U8, U16, U32, U64, Uid,
+};
 
 const NONE: u8 = Event::NONE;
 const OLD: u8 = Event::OLD;

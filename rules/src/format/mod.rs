@@ -268,10 +268,9 @@ impl Shown {
     /// Type and print format; raw arguments have those of the event's own parameter.
     fn bound(&self, code: EventCode) -> (Type, PrintFormat) {
         if let OperandSource::Field(FieldSource { id: FieldId::EVT_RAWARG, arg: OwnedArg::Key(key), .. }) = &self.source
+            && let Some((_, param)) = code.event().param(key)
         {
-            if let Some((_, param)) = code.event().param(key) {
-                return (param.ty, param.print);
-            }
+            return (param.ty, param.print);
         }
         (self.ty, self.print)
     }

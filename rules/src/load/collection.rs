@@ -86,10 +86,6 @@ impl Collection {
         self.macro_names.get(name).map(|at| &mut self.macros[*at])
     }
 
-    pub(crate) fn macro_index(&self, name: &str) -> Option<usize> {
-        self.macro_names.get(name).copied()
-    }
-
     pub(crate) fn rule_mut(&mut self, name: &str) -> Option<&mut RuleItem> {
         self.rule_names.get(name).map(|at| &mut self.rules[*at])
     }

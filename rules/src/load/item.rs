@@ -38,6 +38,7 @@ pub(crate) struct Macro {
 }
 
 #[derive(Clone, Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "the keys of a rule")]
 pub(crate) struct RuleItem {
     pub(crate) name: String,
     pub(crate) condition: String,

@@ -78,7 +78,7 @@ pub(crate) fn load(sources: &[Source<'_>], options: &LoadOptions) -> (Option<Loa
                 Err(Trouble::new(Code::YamlParse, "the file is not valid UTF-8".to_owned(), Origin { file, at }))
             }
         };
-        let result = result.and_then(|()| compile(&mut collection, options));
+        let result = result.and_then(|()| compile(&mut collection, options, std::mem::take(&mut loaded.graph)));
         for warning in std::mem::take(&mut collection.warnings) {
             diagnostics.add(warning);
         }
@@ -94,6 +94,7 @@ pub(crate) fn load(sources: &[Source<'_>], options: &LoadOptions) -> (Option<Loa
         diagnostics.add(missing);
         return (None, diagnostics.found, definitions(&collection));
     }
+    loaded.graph.finish();
     let definitions = definitions(&collection);
     (Some(loaded), diagnostics.found, definitions)
 }
@@ -137,10 +138,10 @@ fn missing_plugin(collection: &Collection, options: &LoadOptions) -> Option<Trou
     Some(Trouble::new(Code::Validate, message, Origin::default()))
 }
 
-/// Compiles everything that was collected.
-fn compile(collection: &mut Collection, options: &LoadOptions) -> Result<Loaded, Trouble> {
+/// Compiles everything that was collected. The graph of an earlier file is gone on with: equal checks are there already.
+fn compile(collection: &mut Collection, options: &LoadOptions, graph: Graph) -> Result<Loaded, Trouble> {
     let mut warnings = Vec::new();
-    let result = Compiler { collection, options, warnings: &mut warnings }.run();
+    let result = Compiler { collection, options, warnings: &mut warnings }.run(graph);
     collection.warnings.append(&mut warnings);
     result
 }
@@ -159,11 +160,11 @@ enum Failed {
 }
 
 impl<'a> Compiler<'a, '_> {
-    fn run(&mut self) -> Result<Loaded, Trouble> {
+    fn run(&mut self, graph: Graph) -> Result<Loaded, Trouble> {
         let collection = self.collection;
         let mut lists = Lists::new(collection);
         let mut macros = self.macros(&mut lists)?;
-        let mut loaded = Loaded { rules: Vec::new(), graph: Graph::default() };
+        let mut loaded = Loaded { rules: Vec::new(), graph };
         for item in collection.rules().iter().filter(|item| !item.unknown_source) {
             match self.rule(item, &mut lists, &mut macros, &mut loaded.graph) {
                 Ok(rule) => loaded.rules.push(rule),
@@ -225,7 +226,7 @@ impl<'a> Compiler<'a, '_> {
         let output_context = [("rule", item.name.as_str()), ("output", "")];
         let output = output::compile(item, self.options, catalogue).map_err(|error| {
             let found = trouble(Code::CompileOutput, error.message, &item.output_origin, &output_context);
-            self.skippable(item, found, error.unknown_filter)
+            Self::skippable(item, found, error.unknown_filter)
         })?;
         for message in output.deprecations {
             self.warn(Code::DeprecatedItem, message, &item.output_origin, &output_context);
@@ -245,7 +246,7 @@ impl<'a> Compiler<'a, '_> {
         let root = graph.add(&resolved.expr, catalogue, &mut hints).map_err(|error| {
             let unknown = error.unknown_filter;
             let found = trouble(Code::CompileCondition, error.message, origin, &context);
-            self.skippable(item, found, unknown)
+            Self::skippable(item, found, unknown)
         })?;
         for hint in hints {
             self.warn(hint.code, hint.message, origin, &context);
@@ -296,7 +297,7 @@ impl<'a> Compiler<'a, '_> {
     }
 
     /// An error, or a reason to leave the rule out if it asks for that.
-    fn skippable(&self, item: &RuleItem, mut found: Trouble, unknown_filter: bool) -> Failed {
+    fn skippable(item: &RuleItem, mut found: Trouble, unknown_filter: bool) -> Failed {
         if unknown_filter && item.skip_if_unknown_filter {
             found.code = Code::UnknownFilter;
             Failed::Skipped(found)
@@ -350,10 +351,10 @@ fn operand_fields(expr: &Expr, catalogue: &Catalogue) -> Vec<FieldId> {
     let mut seen = std::collections::HashSet::new();
     let mut fields = Vec::new();
     expr.operands(&mut |operand| {
-        if let Operand::Field { name, arg, .. } = operand {
-            if seen.insert((name.clone(), arg.clone())) {
-                fields.extend(typed_operand(operand, catalogue).ok().and_then(|typed| typed.field));
-            }
+        if let Operand::Field { name, arg, .. } = operand
+            && seen.insert((name.clone(), arg.clone()))
+        {
+            fields.extend(typed_operand(operand, catalogue).ok().and_then(|typed| typed.field));
         }
     });
     fields
@@ -368,12 +369,11 @@ pub fn suspicions(expr: &Expr) -> Vec<(Code, String)> {
     let mut found = Vec::new();
     let mut deprecated = Vec::new();
     expr.operands(&mut |operand| {
-        if let Operand::Field { name, .. } = operand {
-            if let Some(field) =
+        if let Operand::Field { name, .. } = operand
+            && let Some(field) =
                 DEPRECATED.iter().find(|field| *field == name).filter(|field| !deprecated.contains(*field))
-            {
-                deprecated.push(field);
-            }
+        {
+            deprecated.push(field);
         }
     });
     found.extend(deprecated.iter().map(|field| {

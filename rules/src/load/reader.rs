@@ -103,7 +103,7 @@ impl Reader<'_> {
         for (kind, keys) in [("list", &LIST_KEYS[..]), ("macro", &MACRO_KEYS[..]), ("rule", &RULE_KEYS[..])] {
             let Some(name) = item.get(kind) else { continue };
             self.kind = kind;
-            self.name = name.text().unwrap_or_default().to_owned();
+            name.text().unwrap_or_default().clone_into(&mut self.name);
             self.name = self.required(item, kind)?;
             match kind {
                 "list" => self.list(item),
@@ -347,12 +347,11 @@ impl Reader<'_> {
         let message = "the standalone 'enabled' key is deprecated, use 'override: {enabled: replace}'".to_owned();
         self.warn(Code::DeprecatedItem, message, item);
         let name = self.name.clone();
-        match self.collection.rule_mut(&name) {
-            Some(rule) => rule.enabled = enabled,
-            None => {
-                let message = "rule has 'enabled' key but no rule by that name already exists".to_owned();
-                return self.fail(Code::Validate, message, item);
-            }
+        if let Some(rule) = self.collection.rule_mut(&name) {
+            rule.enabled = enabled;
+        } else {
+            let message = "rule has 'enabled' key but no rule by that name already exists".to_owned();
+            return self.fail(Code::Validate, message, item);
         }
         Ok(())
     }
@@ -364,11 +363,11 @@ impl Reader<'_> {
         let priority = self.priority(item)?;
         let source = self.optional(item, "source")?;
         let name = self.name.clone();
-        if let (Some(known), Some(source)) = (self.collection.rule_mut(&name), &source) {
-            if known.source != *source {
-                let message = "rule has been re-defined with a different source".to_owned();
-                return self.fail(Code::Validate, message, item);
-            }
+        if let (Some(known), Some(source)) = (self.collection.rule_mut(&name), &source)
+            && known.source != *source
+        {
+            let message = "rule has been re-defined with a different source".to_owned();
+            return self.fail(Code::Validate, message, item);
         }
         let known_source = self.collection.rule_mut(&name).map(|known| known.source.clone());
         let source = source.or(known_source).unwrap_or_else(|| "syscall".to_owned());
@@ -424,15 +423,12 @@ impl Reader<'_> {
 
     fn store(&mut self, mut rule: RuleItem) {
         let order = self.collection.next_order();
-        match self.collection.rule_mut(&rule.name) {
-            Some(known) => {
-                rule.order = Order { index: known.order.index, visibility: order.visibility };
-                *known = rule;
-            }
-            None => {
-                rule.order = order;
-                self.collection.add_rule(rule);
-            }
+        if let Some(known) = self.collection.rule_mut(&rule.name) {
+            rule.order = Order { index: known.order.index, visibility: order.visibility };
+            *known = rule;
+        } else {
+            rule.order = order;
+            self.collection.add_rule(rule);
         }
     }
 
@@ -540,32 +536,25 @@ impl Reader<'_> {
                 trouble.context = context.iter().map(|(kind, name)| (*kind, name.clone())).collect();
                 Err(trouble)
             };
-            match rule.exceptions.iter_mut().find(|known| known.name == name) {
-                Some(known) => {
-                    if exception.fields.is_some() {
-                        return fail(format!(
-                            "can not append exception fields to existing exception '{name}', only values"
-                        ));
-                    }
-                    if exception.comps.is_some() {
-                        return fail(format!(
-                            "can not append exception comps to existing exception '{name}', only values"
-                        ));
-                    }
-                    known.values.append(&mut exception.values);
+            if let Some(known) = rule.exceptions.iter_mut().find(|known| known.name == name) {
+                if exception.fields.is_some() {
+                    return fail(format!(
+                        "can not append exception fields to existing exception '{name}', only values"
+                    ));
                 }
-                None => {
-                    if exception.fields.is_none() {
-                        return fail(format!(
-                            "rule exception '{name}' must have fields property with a list of fields"
-                        ));
-                    }
-                    if exception.values.is_empty() {
-                        return fail(format!("rule exception '{name}' must have values"));
-                    }
-                    self.validate_exception(&mut exception, rule.unknown_source)?;
-                    rule.exceptions.push(exception);
+                if exception.comps.is_some() {
+                    return fail(format!("can not append exception comps to existing exception '{name}', only values"));
                 }
+                known.values.append(&mut exception.values);
+            } else {
+                if exception.fields.is_none() {
+                    return fail(format!("rule exception '{name}' must have fields property with a list of fields"));
+                }
+                if exception.values.is_empty() {
+                    return fail(format!("rule exception '{name}' must have values"));
+                }
+                self.validate_exception(&mut exception, rule.unknown_source)?;
+                rule.exceptions.push(exception);
             }
         }
         Ok(())

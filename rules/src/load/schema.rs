@@ -27,7 +27,7 @@ pub(super) fn check(documents: &[Arc<Node>]) -> Schema {
     if documents.peek().is_none() {
         return Schema::None;
     }
-    let fits = documents.all(|document| document.items().is_some_and(|items| items.iter().all(|item| item_fits(item))));
+    let fits = documents.all(|document| document.items().is_some_and(|items| items.iter().all(item_fits)));
     if fits { Schema::Ok } else { Schema::Failed }
 }
 

@@ -161,15 +161,14 @@ pub(crate) fn documents(text: &str) -> Result<Vec<Arc<Node>>, YamlError> {
         if let Some(anchor) = anchor {
             anchors.insert(anchor, Arc::clone(&node));
         }
-        match open.last_mut() {
-            Some(parent) => parent.children.push(node),
-            None => {
-                total = total.saturating_add(node.size);
-                if total > MAX_SIZE {
-                    return fail("the file is too large with its aliases put in");
-                }
-                documents.push(node);
+        if let Some(parent) = open.last_mut() {
+            parent.children.push(node);
+        } else {
+            total = total.saturating_add(node.size);
+            if total > MAX_SIZE {
+                return fail("the file is too large with its aliases put in");
             }
+            documents.push(node);
         }
     }
 }

@@ -209,7 +209,9 @@ impl Expr {
     pub fn operands<'a>(&'a self, visit: &mut impl FnMut(&'a Operand)) {
         match self {
             Self::And(children, _) | Self::Or(children, _) => {
-                children.iter().for_each(|child| child.operands(visit));
+                for child in children {
+                    child.operands(visit);
+                }
             }
             Self::Not(child, _) => child.operands(visit),
             Self::Macro(..) => {}
@@ -236,7 +238,9 @@ impl Operand {
     pub fn walk<'a>(&'a self, visit: &mut impl FnMut(&'a Self)) {
         visit(self);
         if let Self::Transform { args, .. } = self {
-            args.iter().for_each(|arg| arg.walk(visit));
+            for arg in args {
+                arg.walk(visit);
+            }
         }
     }
 }

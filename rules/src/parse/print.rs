@@ -83,9 +83,9 @@ fn operand_to(operand: &Operand, out: &mut Vec<u8>) {
     if let Some(arg) = arg {
         out.push(b'[');
         if arg.is_empty() {
-            out.extend(b"\"\"")
+            out.extend(b"\"\"");
         } else {
-            out.extend(escape(arg))
+            out.extend(escape(arg));
         }
         out.push(b']');
     }

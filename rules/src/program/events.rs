@@ -101,10 +101,8 @@ fn numbered(expr: &Expr) -> Option<bool> {
         .collect();
     let first = numbers.first().copied();
     match (op, first) {
-        (Op::Eq | Op::EqEq, Some(0)) => Some(false),
-        (Op::Ne, Some(0)) => Some(true),
-        (Op::Lt, Some(0 | 1)) | (Op::Le, Some(0)) => Some(false),
-        (Op::Gt, Some(0)) | (Op::Ge, Some(0 | 1)) => Some(true),
+        (Op::Eq | Op::EqEq | Op::Le, Some(0)) | (Op::Lt, Some(0 | 1)) => Some(false),
+        (Op::Ne | Op::Gt, Some(0)) | (Op::Ge, Some(0 | 1)) => Some(true),
         (Op::In, _) if numbers.iter().all(|number| *number == 0) => Some(false),
         _ => None,
     }

@@ -10,11 +10,11 @@ use std::sync::Arc;
 
 use crate::catalogue::{Catalogue, FieldId};
 use crate::compile::{CompileError, Hint, compile_check, error};
-use crate::eval::{FieldKind, FieldSource, OperandSource, OwnedArg, Predicate, Test};
+use crate::eval::{AnyText, FieldKind, FieldSource, OperandSource, OwnedArg, Predicate, Test, TextParts, TextTest};
 use crate::event::{EVENTS, EventCode};
 use crate::facts::{Facts, Value};
 use crate::matches::Outcome;
-use crate::parse::{self, Expr, Op};
+use crate::parse::{self, Expr, Op, Right};
 
 pub use events::{EventsError, condition_events};
 
@@ -49,6 +49,10 @@ pub(crate) struct Graph {
     /// Checks that only ask for the name of the event.
     name_checks: Vec<u32>,
     known_checks: HashMap<Vec<u8>, u32>,
+    /// What checks of texts ask for, to merge several of one field.
+    parts: Vec<Option<TextParts>>,
+    /// Trees that were added and need no hint, by address; held so that no address is used twice.
+    seen: HashMap<usize, (Arc<Expr>, NodeId)>,
 }
 
 /// Outcomes of the nodes for one event.
@@ -72,6 +76,24 @@ impl Scratch {
 impl Graph {
     /// Adds a condition without macros; `hints` gets what its checks are suspected of.
     pub(crate) fn add(
+        &mut self,
+        expr: &Arc<Expr>,
+        catalogue: &Catalogue,
+        hints: &mut Vec<Hint>,
+    ) -> Result<NodeId, CompileError> {
+        let address = Arc::as_ptr(expr) as usize;
+        if let Some((_, known)) = self.seen.get(&address) {
+            return Ok(*known);
+        }
+        let found = hints.len();
+        let node = self.add_new(expr, catalogue, hints)?;
+        if hints.len() == found {
+            self.seen.insert(address, (Arc::clone(expr), node));
+        }
+        Ok(node)
+    }
+
+    fn add_new(
         &mut self,
         expr: &Arc<Expr>,
         catalogue: &Catalogue,
@@ -124,6 +146,11 @@ impl Graph {
     /// Which checks of the graph the name of an event decides, and how: events with equal answers share programs.
     pub(crate) fn name_signature(&self, code: EventCode) -> Vec<bool> {
         self.name_checks.iter().filter_map(|check| decided_by_name(&self.checks[*check as usize], code)).collect()
+    }
+
+    /// Forgets what only adding conditions needs.
+    pub(crate) fn finish(&mut self) {
+        self.seen = HashMap::new();
     }
 
     pub(crate) fn is_never(&self, node: NodeId) -> bool {
@@ -180,20 +207,20 @@ impl Graph {
 
     fn check(&mut self, expr: &Expr, catalogue: &Catalogue, hints: &mut Vec<Hint>) -> Result<NodeId, CompileError> {
         let key = check_key(expr);
-        let at = match self.known_checks.get(&key) {
-            Some(at) => *at,
-            None => {
-                let mut found = Vec::new();
-                let check = compile_check(expr, catalogue, &mut found)?;
-                let at = self.checks.len() as u32;
-                if asks_for_name(&check) {
-                    self.name_checks.push(at);
-                }
-                self.checks.push(check);
-                self.hints.push(found);
-                self.known_checks.insert(key, at);
-                at
+        let at = if let Some(at) = self.known_checks.get(&key) {
+            *at
+        } else {
+            let mut found = Vec::new();
+            let check = compile_check(expr, catalogue, &mut found)?;
+            let at = self.checks.len() as u32;
+            if asks_for_name(&check) {
+                self.name_checks.push(at);
             }
+            self.parts.push(text_parts(expr, &check));
+            self.checks.push(check);
+            self.hints.push(found);
+            self.known_checks.insert(key, at);
+            at
         };
         let pos = expr.pos();
         hints.extend(self.hints[at as usize].iter().map(|hint| Hint { pos, ..hint.clone() }));
@@ -212,12 +239,89 @@ impl Graph {
         }
         flat.sort_by_key(|child| (self.costs[child.0 as usize], *child));
         flat.dedup();
+        let flat = if is_and { self.merge_negations(flat) } else { self.merge_texts(flat) };
         match flat.as_slice() {
             [] => self.constant(is_and),
             [only] => *only,
             _ if is_and => self.intern(Node::And(flat.into())),
             _ => self.intern(Node::Or(flat.into())),
         }
+    }
+
+    /// `not a and not b` as `not (a or b)`, so that a and b can be merged.
+    fn merge_negations(&mut self, children: Vec<NodeId>) -> Vec<NodeId> {
+        let mut inner = Vec::new();
+        let mut kept = Vec::new();
+        for child in children {
+            match self.nodes[child.0 as usize] {
+                Node::Not(negated) => inner.push(negated),
+                _ => kept.push(child),
+            }
+        }
+        if !inner.is_empty() {
+            let any = self.combine(false, inner);
+            kept.push(self.negate(any));
+        }
+        kept.sort_by_key(|child| (self.costs[child.0 as usize], *child));
+        kept
+    }
+
+    /// Checks of one text field, any of which is enough, as one check.
+    fn merge_texts(&mut self, children: Vec<NodeId>) -> Vec<NodeId> {
+        let mut groups: Vec<(FieldSource, Vec<u32>)> = Vec::new();
+        let mut places: HashMap<(FieldId, OwnedArg), usize> = HashMap::new();
+        let mut kept = Vec::new();
+        for child in children {
+            let check = match self.nodes[child.0 as usize] {
+                Node::Check(check) if self.parts[check as usize].is_some() => check,
+                _ => {
+                    kept.push(child);
+                    continue;
+                }
+            };
+            let OperandSource::Field(field) = &self.checks[check as usize].left else { continue };
+            let place = *places.entry((field.id, field.arg.clone())).or_insert_with(|| {
+                groups.push((field.clone(), Vec::new()));
+                groups.len() - 1
+            });
+            groups[place].1.push(check);
+        }
+        for (field, checks) in groups {
+            match self.merged(field, &checks) {
+                Some(check) => kept.push(self.intern(Node::Check(check))),
+                None => {
+                    for check in checks {
+                        kept.push(self.intern(Node::Check(check)));
+                    }
+                }
+            }
+        }
+        kept.sort_by_key(|child| (self.costs[child.0 as usize], *child));
+        kept
+    }
+
+    /// One check for several; nothing if there is but one.
+    fn merged(&mut self, field: FieldSource, checks: &[u32]) -> Option<u32> {
+        if checks.len() < 2 {
+            return None;
+        }
+        let key: Vec<u8> =
+            b"merged".iter().copied().chain(checks.iter().flat_map(|check| check.to_ne_bytes())).collect();
+        if let Some(known) = self.known_checks.get(&key) {
+            return Some(*known);
+        }
+        let mut parts = TextParts::default();
+        for check in checks {
+            parts.extend(self.parts[*check as usize].as_ref()?);
+        }
+        let any = AnyText::new(&parts)?;
+        let at = self.checks.len() as u32;
+        let left = OperandSource::Field(field);
+        self.checks.push(Predicate { left, test: Test::Text(TextTest::Any(Box::new(any))) });
+        self.parts.push(Some(parts));
+        self.hints.push(Vec::new());
+        self.known_checks.insert(key, at);
+        Some(at)
     }
 
     fn negate(&mut self, child: NodeId) -> NodeId {
@@ -262,6 +366,33 @@ impl Outcome {
             Self::Pending => Self::Pending,
         }
     }
+}
+
+/// What a check of a text field asks for, if it can be merged with others: that some ancestor satisfies one of two checks
+/// is the same as that one of the two is satisfied by some ancestor.
+fn text_parts(expr: &Expr, check: &Predicate) -> Option<TextParts> {
+    let OperandSource::Field(FieldSource { kind: FieldKind::Scalar | FieldKind::Ancestors, .. }) = &check.left else {
+        return None;
+    };
+    let Expr::Check { op, modifier: None, right, .. } = expr else { return None };
+    if asks_for_name(check) || !matches!(check.test, Test::Text(_)) {
+        return None;
+    }
+    let values: Vec<Box<[u8]>> = match right {
+        Right::Value(value, _) => vec![value.as_slice().into()],
+        Right::List(values, _) => values.iter().map(|value| value.as_slice().into()).collect(),
+        Right::Operand(_) => return None,
+    };
+    let mut parts = TextParts::default();
+    match op {
+        Op::Eq | Op::EqEq => parts.equal = values,
+        Op::In | Op::Intersects => parts.listed = values,
+        Op::StartsWith => parts.prefixes = values,
+        Op::EndsWith => parts.suffixes = values,
+        Op::Contains => parts.contained = values,
+        _ => return None,
+    }
+    Some(parts)
 }
 
 /// Equal for checks that are the same: the canonical print, `==` as `=`.

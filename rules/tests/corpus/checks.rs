@@ -35,7 +35,7 @@ pub(crate) fn field(corpus: &Corpus, case: &Json) -> Verdict {
     let format = Format::parse(format!("%{name}").as_bytes(), &catalogue);
     same(name, &format.is_ok(), &(case["expect"] == "ok"))?;
     let base = name.split('[').next().unwrap_or_default();
-    let takes = catalogue.get(base).map_or(true, |field| field.arg != purser_rules::catalogue::ArgKind::None);
+    let takes = catalogue.get(base).is_none_or(|field| field.arg != purser_rules::catalogue::ArgKind::None);
     same("takes an argument", &takes, &(case["takes_argument"] == true))
 }
 
@@ -189,10 +189,10 @@ pub(crate) fn format_typed(corpus: &Corpus, case: &Json) -> Verdict {
     let what = format!("{} on {}", case["format"], case["fields"]);
     let got = format.text(&facts, Clock::default());
     same(&format!("{what}: ok"), &got.is_some(), &(want["ok"] == true))?;
-    if let Some(got) = got {
-        if !want["text"].is_null() {
-            same(&what, &shown(&got), &shown(&text(&want["text"])))?;
-        }
+    if let Some(got) = got
+        && !want["text"].is_null()
+    {
+        same(&what, &shown(&got), &shown(&text(&want["text"])))?;
     }
     let got = format.json(&facts, Clock::default(), case["include_transformed"] == true);
     if let Some(json_ok) = want["json_ok"].as_bool() {

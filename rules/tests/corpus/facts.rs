@@ -46,7 +46,7 @@ impl CaseFacts {
                 facts.code = value["v"].as_str().and_then(EventCode::by_name).unwrap_or(EventCode::TASK);
             }
             let Some((id, arg)) = key_of(name, catalogue) else { continue };
-            facts.values.insert((id, arg), got(value, &mut facts.values.len()));
+            facts.values.insert((id, arg), got(value));
             if let Some(own) = value.get("self") {
                 facts.values.insert((id, "0".to_owned()), Got::One(held(&value["t"], own)));
             }
@@ -78,10 +78,10 @@ impl Facts for CaseFacts {
     }
 
     fn fact(&self, field: FieldRef<'_>) -> Fact<'_> {
-        if field.id == FieldId::EVT_RAWTIME {
-            if let Some(time) = self.time {
-                return Fact::One(Value::U64(time));
-            }
+        if field.id == FieldId::EVT_RAWTIME
+            && let Some(time) = self.time
+        {
+            return Fact::One(Value::U64(time));
         }
         match self.find(field) {
             None | Some(Got::Missing) => Fact::Missing(Reason::Unknown),
@@ -125,7 +125,7 @@ fn key_of(name: &str, catalogue: &Catalogue) -> Option<(FieldId, String)> {
     })
 }
 
-fn got(value: &Json, _: &mut usize) -> Got {
+fn got(value: &Json) -> Got {
     if value.is_null() || (value.get("v").is_some_and(Json::is_null)) {
         return Got::Missing;
     }

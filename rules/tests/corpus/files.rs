@@ -219,13 +219,8 @@ pub(crate) fn plugin_requirements(corpus: &Corpus, case: &Json) -> Verdict {
     }
 }
 
-pub(crate) fn macro_resolve(corpus: &Corpus, case: &Json) -> Verdict {
-    let mut yaml = String::new();
+pub(crate) fn macro_resolve(case: &Json) -> Verdict {
     let macros = case["macros"].as_object().cloned().unwrap_or_default();
-    let _ = corpus;
-    for (name, condition) in &macros {
-        yaml.push_str(&format!("{name}: {condition}\n"));
-    }
     let bodies = macros.iter().map(|(name, condition)| (name.clone(), text(condition))).collect::<Vec<_>>();
     let got = purser_rules::resolve_macros(&text(&case["expr"]), &bodies);
     match case["expect"].as_str() {

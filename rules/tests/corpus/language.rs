@@ -137,7 +137,9 @@ fn positions_of(expr: &Arc<Expr>, out: &mut Vec<Json>) {
     out.push(position(kind, expr.pos()));
     match expr.as_ref() {
         Expr::And(children, _) | Expr::Or(children, _) => {
-            children.iter().for_each(|child| positions_of(child, out));
+            for child in children {
+                positions_of(child, out);
+            }
         }
         Expr::Not(child, _) => positions_of(child, out),
         Expr::Macro(..) => {}
@@ -158,7 +160,9 @@ fn operand_positions(operand: &Operand, out: &mut Vec<Json>) {
         Operand::Field { pos, .. } => out.push(position("field", *pos)),
         Operand::Transform { args, pos, .. } => {
             out.push(position("transformer", *pos));
-            args.iter().for_each(|arg| arg_positions(arg, out));
+            for arg in args {
+                arg_positions(arg, out);
+            }
         }
     }
 }
@@ -169,7 +173,9 @@ fn arg_positions(arg: &TransformArg, out: &mut Vec<Json>) {
         TransformArg::Value(_, pos) => out.push(position("value", *pos)),
         TransformArg::List(items, pos) => {
             out.push(position("list", *pos));
-            items.iter().for_each(|item| arg_positions(item, out));
+            for item in items {
+                arg_positions(item, out);
+            }
         }
     }
 }
