@@ -92,6 +92,7 @@ impl Sight<'_> {
             // Opens and connects that failed leave no kernel object: their name comes from the caller's memory.
             FieldId::EVT_ARG_SOURCE => Fact::text(match &self.event.body {
                 Body::Open(open) if open.file.is_none() && !open.io_uring => b"user",
+                Body::Connect(connect) if connect.remote_from_user => b"user",
                 _ => b"kernel",
             }),
             FieldId::EVT_ARG => self.argument(field.arg),
