@@ -82,7 +82,7 @@ impl Sight<'_> {
             FieldId::EVT_IS_OPEN_WRITE => boolean(self.open().is_some_and(opens_for_writing)),
             FieldId::EVT_IS_OPEN_CREATE => boolean(self.open().is_some_and(|open| open.created)),
             FieldId::EVT_IS_OPEN_EXEC => {
-                boolean(self.open().is_some_and(|open| open.created && open.mode & 0o111 != 0))
+                boolean(self.open().is_some_and(|open| makes_a_file(open) && open.mode & 0o111 != 0))
             }
             FieldId::EVT_IO_URING => boolean(match &self.event.body {
                 Body::Open(open) => open.io_uring,
@@ -141,8 +141,8 @@ impl Sight<'_> {
             Body::Fork(fork) => Some(i64::from(fork.child_vtid)),
             Body::Open(open) => Some(open.result),
             Body::Connect(connect) => Some(connect.result),
-            Body::Exit(exit) => Some(i64::from(exit.status)),
-            Body::Cgroup(_) => None,
+            // No system call returned.
+            Body::Exit(_) | Body::Cgroup(_) => None,
         }
     }
 
@@ -214,8 +214,8 @@ impl Sight<'_> {
             b"vpgid" => Parameter::signed(task.vpgid.into()),
             b"pgid" => Parameter::signed(task.pgid.into()),
             b"loginuid" => Parameter::signed((task.loginuid as i32).into()),
-            b"uid" => Parameter::unsigned(task.uid.into()),
-            b"gid" => Parameter::unsigned(task.gid.into()),
+            b"uid" => Parameter::unsigned(task.euid.into()),
+            b"gid" => Parameter::unsigned(task.egid.into()),
             b"vtid" => Parameter::signed(task.vtid.into()),
             b"vpid" => Parameter::signed(task.vtgid.into()),
             _ => Parameter { text: Cow::Borrowed(b""), raw: None },
@@ -263,12 +263,12 @@ impl Sight<'_> {
                 Parameter { text: flag_names(&OPEN_FLAGS, flags).into(), raw: Some(Raw::Unsigned(flags)) }
             }
             b"mode" => {
-                let mode = if open.flags & (libc::O_CREAT | libc::O_TMPFILE) as u32 == 0 { 0 } else { open.mode };
+                let mode = if takes_mode(open) { open.mode } else { 0 };
                 Parameter { text: Cow::Owned(format!("{mode:o}").into_bytes()), raw: Some(Raw::Unsigned(mode.into())) }
             }
             b"resolve" => Parameter::unsigned(0),
             b"dev" => {
-                let dev = open.file.map_or(0, |file| file.dev);
+                let dev = open.file.map_or(0, |file| super::fd::device(file.dev));
                 Parameter { text: Cow::Owned(format!("{dev:X}").into_bytes()), raw: Some(Raw::Unsigned(dev.into())) }
             }
             b"ino" => Parameter::unsigned(open.file.map_or(0, |file| file.ino)),
@@ -333,6 +333,20 @@ fn descriptor(fd: i64, kind: u8, name: &[u8]) -> Parameter<'static> {
         text
     };
     Parameter { text: Cow::Owned(text), raw: Some(Raw::Signed(fd)) }
+}
+
+/// The mode argument means something: `O_TMPFILE` contains the bit of `O_DIRECTORY`, which alone makes nothing.
+fn takes_mode(open: &Open) -> bool {
+    open.flags as i32 & libc::O_CREAT != 0 || is_unnamed(open)
+}
+
+fn is_unnamed(open: &Open) -> bool {
+    open.flags as i32 & libc::O_TMPFILE == libc::O_TMPFILE
+}
+
+/// A file without a name can be given one later (`linkat`).
+fn makes_a_file(open: &Open) -> bool {
+    open.created || (is_unnamed(open) && open.result >= 0)
 }
 
 pub(super) fn opens_for_reading(open: &Open) -> bool {

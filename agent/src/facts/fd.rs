@@ -46,7 +46,7 @@ impl Sight<'_> {
                 None => UNKNOWN,
             },
             FieldId::FD_INO => file(|file| signed(file.ino as i64)),
-            FieldId::FD_DEV => file(|file| signed(file.dev.into())),
+            FieldId::FD_DEV => file(|file| signed(device(file.dev).into())),
             FieldId::FD_DEV_MAJOR => file(|file| signed((file.dev >> 20).into())),
             FieldId::FD_DEV_MINOR => file(|file| signed((file.dev & 0xf_ffff).into())),
             FieldId::FD_IS_UPPER_LAYER => file(|file| boolean(file.overlay.is_some_and(|overlay| overlay.upper))),
@@ -169,6 +169,12 @@ fn is_fd_field(id: FieldId) -> bool {
 /// Upstream calls it a directory by the flag of the call.
 fn is_directory(open: &Open) -> bool {
     open.flags as i32 & libc::O_DIRECTORY != 0
+}
+
+/// A device in the numbering of user space (`new_encode_dev`), which upstream prints.
+pub(super) const fn device(kernel: u32) -> u32 {
+    let (major, minor) = (kernel >> 20, kernel & 0xf_ffff);
+    (minor & 0xff) | major << 8 | (minor & !0xff) << 12
 }
 
 fn inet(address: &Address) -> Option<SocketAddr> {

@@ -9,6 +9,9 @@ mod manifest;
 mod names;
 mod proc;
 
+#[cfg(test)]
+mod tests;
+
 use std::cell::OnceCell;
 use std::sync::Arc;
 
@@ -28,7 +31,7 @@ use crate::process::{Process, ProcessTable};
 pub enum Lineage<'a> {
     /// In the table as it is now.
     Table(&'a ProcessTable),
-    /// In a list that was kept when the event was parked: session leader and group leader by pid, then the ancestors, nearest first.
+    /// In a list that was kept when the event had to wait: its ancestors and the leaders of its session and group.
     Kept(&'a [Arc<Process>]),
 }
 

@@ -1,5 +1,7 @@
 //! `proc.*`, `thread.*`, `user.*` and `group.*`: who did it.
 
+use std::borrow::Cow;
+
 use purser_rules::{Arg, Fact, FieldId, FieldRef};
 
 use super::{Lineage, NOT_APPLICABLE, NOT_COLLECTED, Sight, UNKNOWN, boolean, signed, unsigned};
@@ -15,7 +17,7 @@ impl Sight<'_> {
             FieldId::PROC_NAME => Fact::text(process.comm()),
             FieldId::PROC_EXE => Fact::text(program.exe()),
             FieldId::PROC_EXEPATH => Fact::text(&program.path),
-            FieldId::PROC_CMDLINE => Fact::text(program.command_line(process.comm())),
+            FieldId::PROC_CMDLINE => self.command_line(process),
             FieldId::PROC_EXELINE => {
                 let mut line = program.exe().to_vec();
                 for arg in program.args() {
@@ -59,18 +61,18 @@ impl Sight<'_> {
             FieldId::PROC_PNAME => self.of_parent(|parent| Fact::text(parent.comm())),
             FieldId::PROC_PEXE => self.of_parent(|parent| Fact::text(parent.program.exe())),
             FieldId::PROC_PEXEPATH => self.of_parent(|parent| Fact::text(&parent.program.path)),
-            FieldId::PROC_PCMDLINE => self.of_parent(|parent| Fact::text(parent.program.command_line(parent.comm()))),
+            FieldId::PROC_PCMDLINE => self.of_parent(|parent| self.command_line(parent)),
             FieldId::PROC_ANAME
             | FieldId::PROC_AEXE
             | FieldId::PROC_AEXEPATH
             | FieldId::PROC_ACMDLINE
             | FieldId::PROC_APID
             | FieldId::PROC_AENV => match field.arg {
-                Arg::Index(0) => of_process(field.id, process),
+                Arg::Index(0) => self.of_process(field.id, process),
                 Arg::Index(index) => usize::try_from(index)
                     .ok()
                     .and_then(|index| self.ancestor(index - 1))
-                    .map_or(UNKNOWN, |ancestor| of_process(field.id, ancestor)),
+                    .map_or(UNKNOWN, |ancestor| self.of_process(field.id, ancestor)),
                 _ => Fact::Many(self.ancestor_count()),
             },
             FieldId::PROC_AARGS => match field.arg {
@@ -100,16 +102,14 @@ impl Sight<'_> {
             FieldId::PROC_PID_TS => unsigned(self.epoch_of(process.start_boottime_ns)),
             FieldId::PROC_PPID_TS => self.of_parent(|parent| unsigned(self.epoch_of(parent.start_boottime_ns))),
             FieldId::PROC_IS_EXE_WRITABLE => program.file.map_or(UNKNOWN, |file| {
-                let bit = if task.euid == 0 {
-                    // CAP_DAC_OVERRIDE: any write bit will do, and none stops root.
-                    0o222
-                } else if task.euid == file.uid {
+                let bit = if task.euid == file.uid {
                     0o200
                 } else if task.egid == file.gid {
                     0o020
                 } else {
                     0o002
                 };
+                // No bit stops root (CAP_DAC_OVERRIDE).
                 boolean(task.euid == 0 || file.mode & bit != 0)
             }),
             FieldId::PROC_IS_EXE_UPPER_LAYER => {
@@ -138,12 +138,13 @@ impl Sight<'_> {
             FieldId::THREAD_CAP_INHERITABLE => {
                 self.keep_text(capability_names(task.capabilities.inheritable).as_bytes())
             }
-            FieldId::USER_UID => unsigned(task.uid.into()),
+            // The effective ids, as upstream: what decides what the process may do.
+            FieldId::USER_UID => unsigned(task.euid.into()),
             FieldId::USER_NAME => Fact::text(
                 self.user_name
-                    .get_or_init(|| self.outside.user_name(self.container, task.uid))
+                    .get_or_init(|| self.outside.user_name(self.container, task.euid))
                     .as_deref()
-                    .unwrap_or(if task.uid == 0 { b"root" } else { b"<NA>" }),
+                    .unwrap_or(if task.euid == 0 { b"root" } else { b"<NA>" }),
             ),
             FieldId::USER_LOGINUID => signed((task.loginuid as i32).into()),
             FieldId::USER_LOGINNAME => match task.loginuid {
@@ -153,7 +154,7 @@ impl Sight<'_> {
                     None => Fact::text(b"<NA>"),
                 },
             },
-            FieldId::GROUP_GID => unsigned(task.gid.into()),
+            FieldId::GROUP_GID => unsigned(task.egid.into()),
             FieldId::PROC_PIDNS_INIT_START_TS | FieldId::THREAD_CGROUPS | FieldId::THREAD_CGROUP => NOT_COLLECTED,
             _ => return None,
         })
@@ -161,7 +162,7 @@ impl Sight<'_> {
 
     /// One element of an ancestor field without index; the nearest is 0.
     pub(super) fn ancestor_fact(&self, field: FieldId, index: usize) -> Fact<'_> {
-        self.ancestor(index).map_or(UNKNOWN, |ancestor| of_process(field, ancestor))
+        self.ancestor(index).map_or(UNKNOWN, |ancestor| self.of_process(field, ancestor))
     }
 
     fn ancestor(&self, index: usize) -> Option<&Process> {
@@ -199,7 +200,7 @@ impl Sight<'_> {
         leader.map_or(UNKNOWN, value)
     }
 
-    /// The oldest ancestor in an unbroken line of shells.
+    /// The oldest shell among the process and its ancestors.
     fn login_shell(&self) -> Option<&Process> {
         const SHELLS: [&[u8]; 8] = [b"ash", b"bash", b"csh", b"ksh", b"sh", b"tcsh", b"zsh", b"dash"];
         let mut found = None;
@@ -215,6 +216,25 @@ impl Sight<'_> {
         found
     }
 
+    /// As Falco prints it: the command name, which a process can change, then the program's arguments.
+    fn command_line<'s>(&'s self, process: &'s Process) -> Fact<'s> {
+        match process.program.command_line(process.comm()) {
+            Cow::Borrowed(line) => Fact::text(line),
+            Cow::Owned(line) => self.keep_text(&line),
+        }
+    }
+
+    fn of_process<'s>(&'s self, field: FieldId, process: &'s Process) -> Fact<'s> {
+        match field {
+            FieldId::PROC_ANAME => Fact::text(process.comm()),
+            FieldId::PROC_AEXE => Fact::text(process.program.exe()),
+            FieldId::PROC_AEXEPATH => Fact::text(&process.program.path),
+            FieldId::PROC_ACMDLINE => self.command_line(process),
+            FieldId::PROC_APID => signed(process.key.tgid.into()),
+            _ => NOT_COLLECTED,
+        }
+    }
+
     fn age(&self, process: &Process) -> u64 {
         // A new program starts a new life: Falco counts from the clone or exec that the event ends.
         let since = match self.event.body {
@@ -226,17 +246,6 @@ impl Sight<'_> {
 
     fn epoch_of(&self, boot_ns: u64) -> u64 {
         boot_ns.saturating_add_signed(self.epoch_offset_ns)
-    }
-}
-
-fn of_process(field: FieldId, process: &Process) -> Fact<'_> {
-    match field {
-        FieldId::PROC_ANAME => Fact::text(process.comm()),
-        FieldId::PROC_AEXE => Fact::text(process.program.exe()),
-        FieldId::PROC_AEXEPATH => Fact::text(&process.program.path),
-        FieldId::PROC_ACMDLINE => Fact::text(process.program.command_line(process.comm())),
-        FieldId::PROC_APID => signed(process.key.tgid.into()),
-        _ => NOT_COLLECTED,
     }
 }
 

@@ -5,6 +5,7 @@ mod procfs;
 mod table;
 mod users;
 
+use std::borrow::Cow;
 use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
@@ -109,8 +110,8 @@ pub struct Program {
     pub judgement: OnceLock<Judgement>,
     /// The number under which the verdict was asked for.
     pub ticket: OnceLock<u64>,
-    /// The command line as Falco prints it, made at first use.
-    command_line: OnceLock<Bytes>,
+    /// The command line as Falco prints it, made at first use, and how much of it is the command name.
+    command_line: OnceLock<(usize, Vec<u8>)>,
 }
 
 impl Program {
@@ -129,12 +130,12 @@ impl Program {
         }
     }
 
-    /// argv[0].
+    /// `argv[0]`.
     pub fn exe(&self) -> &[u8] {
         self.argv.split(|b| *b == 0).next().unwrap_or_default()
     }
 
-    /// The arguments after argv[0].
+    /// The arguments after `argv[0]`.
     pub fn args(&self) -> impl Iterator<Item = &[u8]> {
         let mut all = self.argv.split(|b| *b == 0);
         let _argv0 = all.next();
@@ -146,20 +147,37 @@ impl Program {
         self.args().collect::<Vec<_>>().join(&b' ')
     }
 
-    /// Falco's `proc.cmdline`: the command name, then the arguments.
-    pub fn command_line(&self, comm: &[u8]) -> &Bytes {
-        self.command_line.get_or_init(|| {
+    /// Falco's `proc.cmdline`: the command name, then the arguments. Made anew only for a process that has
+    /// another name than the first one asked for: the program is shared, the name is not.
+    pub fn command_line(&self, comm: &[u8]) -> Cow<'_, [u8]> {
+        let compose = || {
             let mut line = comm.to_vec();
             for arg in self.args() {
                 line.push(b' ');
                 line.extend_from_slice(arg);
             }
-            line.into()
-        })
+            line
+        };
+        let (named, line) = self.command_line.get_or_init(|| (comm.len(), compose()));
+        if line.get(..*named) == Some(comm) { Cow::Borrowed(line) } else { Cow::Owned(compose()) }
     }
 }
 
 /// Text up to the first NUL.
 pub(crate) fn trim_nul(text: &[u8]) -> &[u8] {
     text.iter().position(|b| *b == 0).map_or(text, |end| &text[..end])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_command_line_has_the_name_of_the_process_that_is_asked_about() {
+        let program = Program { argv: Bytes::from_static(b"/bin/x\0b c\0d"), ..Program::default() };
+        assert_eq!(&*program.command_line(b"a b"), b"a b b c d");
+        assert!(matches!(program.command_line(b"a b"), Cow::Borrowed(_)), "made once");
+        assert_eq!(&*program.command_line(b"a"), b"a b c d");
+        assert_eq!(&*program.command_line(b"another"), b"another b c d");
+    }
 }
