@@ -76,7 +76,7 @@ codes! {
     Validate = "LOAD_ERR_VALIDATE", Error, "Items do not fit together.";
     Extension = "LOAD_ERR_EXTENSION", Error, "An extension reported an error.";
     UnknownSource = "LOAD_UNKNOWN_SOURCE", Warning, "The rule is for an event source that is not configured.";
-    UnsafeNaCheck = "LOAD_UNSAFE_NA_CHECK", Warning, "A field is compared with <NA>; use `exists`.";
+    UnsafeNaCheck = "LOAD_UNSAFE_NA_CHECK", Warning, "A field is compared with `<NA>`; use `exists`.";
     NoEvttype = "LOAD_NO_EVTTYPE", Warning, "The rule matches too many event types, which is slow.";
     UnknownFilter = "LOAD_UNKNOWN_FILTER", Warning, "The rule uses an unknown field and was left out as it asks for.";
     UnusedMacro = "LOAD_UNUSED_MACRO", Warning, "The macro is never used.";

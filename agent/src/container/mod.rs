@@ -1,9 +1,9 @@
 //! Which container a cgroup is: runtime, id, name, image and its digests, root file system, pod.
 //!
-//! Sources, in this order: the cgroup's path says where to look ([`cgroup`]); the processes above it and the
-//! runtimes' state directories give the OCI bundle ([`locate`], [`bundle`]), synchronously, before the first
-//! exec; the runtime answers about the image later, from a thread of its own ([`ask`], [`containerd`],
-//! [`storage`], [`docker`]). A path's shape alone never makes a container.
+//! Sources, in this order: the cgroup's path says where to look (`cgroup`); the processes above it and the
+//! runtimes' state directories give the OCI bundle (`locate`, `bundle`), synchronously, before the first
+//! exec; the runtime answers about the image later, from a thread of its own (`ask`, `containerd`,
+//! `storage`, `docker`). A path's shape alone never makes a container.
 //!
 //! This module does not judge files and knows nothing of events or rules.
 

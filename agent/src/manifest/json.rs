@@ -169,7 +169,7 @@ pub fn write(manifest: &Manifest, writer: impl Write) -> io::Result<()> {
     Ok(serde_json::to_writer(writer, &statement)?)
 }
 
-/// Reads what [`write`] wrote.
+/// Reads what [`write()`] wrote.
 ///
 /// # Errors
 /// [`JsonError`].

@@ -380,7 +380,7 @@ fn raise_memory_limit() {
     }
 }
 
-/// Whether the kernel takes 32-bit calls: with IA32 emulation there is this vsyscall setting.
+/// Whether the kernel may take 32-bit calls (IA32 emulation). Where it does not, none come.
 fn takes_compat_calls() -> bool {
     cfg!(target_arch = "x86_64")
 }

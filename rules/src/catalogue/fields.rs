@@ -12,6 +12,7 @@ macro_rules! fields {
         #[allow(non_camel_case_types, clippy::upper_case_acronyms, reason = "only numbers the rows of the table")]
         enum Number { $($konst),* }
 
+        #[allow(rustdoc::broken_intra_doc_links, reason = "a field's argument is in brackets, as in `argv[0]`")]
         impl FieldId {
             $(#[doc = concat!("`", $name, "`: ", $doc)] pub const $konst: Self = Self(Number::$konst as u16);)*
         }
