@@ -1,9 +1,13 @@
-//! `purser rules`: checks and lists rules without a kernel or root.
+//! `purser rules`: checks, lists and tests rules without a kernel or root.
 
-use std::{fmt::Write as _, path::PathBuf};
+use std::{
+    fmt::Write as _,
+    path::{Path, PathBuf},
+};
 
 use anyhow::{Context as _, bail};
 use clap::{Args, Subcommand};
+use purser_rules::cases::CaseFile;
 use purser_rules::{Catalogue, LoadOptions, RuleSet, Source};
 
 use super::{load, one_line, print};
@@ -16,6 +20,8 @@ pub enum RulesCommand {
     Check(Files),
     /// List the rules: enabled or not, priority, name.
     List(Files),
+    /// Run files of cases: events written down as field values, and the rules that must fire on each, exactly those.
+    Test(Cases),
     /// List the fields that rules can use.
     Fields {
         /// Only fields whose name begins so, such as `proc.`
@@ -40,10 +46,25 @@ pub struct Files {
     json: bool,
 }
 
+/// What to test, and with which rules.
+#[derive(Debug, Args)]
+pub struct Cases {
+    /// Files of cases; each names its rule files, relative to itself
+    #[arg(value_name = "FILE", required = true)]
+    files: Vec<PathBuf>,
+    /// Rules for files that name none, a file or a directory; may be repeated [default: as for check]
+    #[arg(long, short, value_name = "FILE|DIR")]
+    rules: Vec<PathBuf>,
+    /// The configuration: which rules it selects, and what it appends to their output
+    #[arg(long, short, value_name = "FILE")]
+    config: Option<PathBuf>,
+}
+
 pub(super) fn execute(command: &RulesCommand) -> anyhow::Result<()> {
     match command {
         RulesCommand::Check(files) => check(files),
         RulesCommand::List(files) => list(files),
+        RulesCommand::Test(cases) => test(cases),
         RulesCommand::Fields { prefix, json } => fields(prefix.as_deref().unwrap_or_default(), *json),
     }
 }
@@ -101,6 +122,46 @@ fn list(files: &Files) -> anyhow::Result<()> {
         }
     }
     print(out.as_bytes())
+}
+
+fn test(cases: &Cases) -> anyhow::Result<()> {
+    let config = load(cases.config.as_deref())?;
+    let (mut passed, mut failed) = (0, 0);
+    for path in &cases.files {
+        let wrong = || format!("cannot test {}", path.display());
+        let text = std::fs::read_to_string(path).with_context(wrong)?;
+        let file = CaseFile::parse(&text).with_context(wrong)?;
+        let beside = path.parent().unwrap_or(Path::new(""));
+        let named: Vec<PathBuf> = file.rules.iter().map(|rules| beside.join(rules)).collect();
+        let choices = [&named, &cases.rules, &config.rules_files];
+        let rules = choices.into_iter().find(|paths| !paths.is_empty()).map_or(&[][..], Vec::as_slice);
+        let texts = read(rules).with_context(wrong)?;
+        let (set, _) = RuleSet::load(&sources(&texts), &config.load_options()).with_context(wrong)?;
+        let results = file.run(&set).with_context(wrong)?;
+        if results.is_empty() {
+            bail!("{} has no cases", path.display());
+        }
+        let mut out = String::new();
+        for result in results {
+            if result.passed() {
+                passed += 1;
+                continue;
+            }
+            failed += 1;
+            writeln!(out, "FAILED  {}: {}", path.display(), one_line(&result.name))?;
+            for (what, rules) in [("did not fire", result.missing), ("fired", result.unexpected)] {
+                for rule in rules {
+                    writeln!(out, "        {what}: {}", one_line(&rule))?;
+                }
+            }
+        }
+        print(out.as_bytes())?;
+    }
+    print(format!("{passed} cases passed, {failed} failed\n").as_bytes())?;
+    if failed > 0 {
+        bail!("{failed} cases failed: correct the rules or the cases above");
+    }
+    Ok(())
 }
 
 fn fields(prefix: &str, json: bool) -> anyhow::Result<()> {
