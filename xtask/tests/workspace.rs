@@ -51,3 +51,26 @@ fn dependencies_point_one_way() {
     }
     assert!(found["agent"].contains("purser-rules") && found["agent-ebpf"].contains("agent-common"));
 }
+
+#[test]
+fn the_code_map_names_every_folder() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+    let text = std::fs::read_to_string(root.join("ARCHITECTURE.md")).unwrap();
+    let map = text.split("## Code map").nth(1).unwrap().split("\n## ").next().unwrap();
+    let mut folders = 0;
+    for place in ["agent/src", "agent-ebpf/src", "rules/src", "xtask/src"] {
+        assert!(map.contains(place), "{place}");
+        for entry in std::fs::read_dir(root.join(place)).unwrap() {
+            let path = entry.unwrap().path();
+            // A folder with nothing but a module's tests is part of that module.
+            let has_code = |dir: &Path| dir.read_dir().unwrap().any(|file| file.unwrap().file_name() != "tests.rs");
+            if path.is_dir() && has_code(&path) {
+                folders += 1;
+                let name = path.file_name().unwrap().to_str().unwrap();
+                let named = [format!("`{name}`"), format!("`{name}/`"), format!("`{place}/{name}/`")];
+                assert!(named.iter().any(|name| map.contains(name)), "{place}/{name} is missing from the code map");
+            }
+        }
+    }
+    assert!(folders >= 15, "{folders}");
+}
