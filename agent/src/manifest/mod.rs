@@ -18,7 +18,7 @@ pub mod judge;
 pub mod layer;
 pub mod model;
 pub mod oci;
-mod open;
+pub(crate) mod open;
 pub mod service;
 mod source;
 pub mod store;

@@ -34,25 +34,25 @@ const REMOTE: &[u64] = &[
 ];
 
 /// The content of a file there is not the kernel's own word.
-pub(super) fn is_remote(magic: u64) -> bool {
+pub(crate) fn is_remote(magic: u64) -> bool {
     REMOTE.contains(&(magic & 0xFFFF_FFFF))
 }
 
 /// What a descriptor refers to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Found {
+pub(crate) struct Found {
     /// Kernel encoding (`major << 20 | minor`).
-    pub(super) dev: u32,
-    pub(super) ino: u64,
-    pub(super) size: u64,
-    pub(super) ctime_ns: i64,
-    pub(super) regular: bool,
-    pub(super) mount: u64,
+    pub(crate) dev: u32,
+    pub(crate) ino: u64,
+    pub(crate) size: u64,
+    pub(crate) ctime_ns: i64,
+    pub(crate) regular: bool,
+    pub(crate) mount: u64,
 }
 
 impl Found {
     /// `statx`, without asking a remote server or daemon for fresh attributes.
-    pub(super) fn of(fd: BorrowedFd<'_>) -> Result<Self, Errno> {
+    pub(crate) fn of(fd: BorrowedFd<'_>) -> Result<Self, Errno> {
         let wanted = StatxFlags::BASIC_STATS | StatxFlags::MNT_ID;
         let flags = AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC | AtFlags::NO_AUTOMOUNT;
         Ok(Self::from(&rustix::fs::statx(fd, c"", flags, wanted)?))
@@ -73,18 +73,18 @@ impl From<&Statx> for Found {
 }
 
 /// A directory of the host, or `/proc/PID/root`: the one magic link that is followed.
-pub(super) fn directory(path: &Path) -> Result<OwnedFd, Errno> {
+pub(crate) fn directory(path: &Path) -> Result<OwnedFd, Errno> {
     rustix::fs::open(path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
 }
 
 /// The file that a process runs.
-pub(super) fn executable(pid: u32) -> Result<OwnedFd, Errno> {
+pub(crate) fn executable(pid: u32) -> Result<OwnedFd, Errno> {
     rustix::fs::open(format!("/proc/{pid}/exe"), OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
 }
 
 /// A path below a directory as an `O_PATH` descriptor. No link of any kind is followed: the kernel has resolved the
 /// paths of events already, so a link on the way means that the path was changed.
-pub(super) fn below(directory: BorrowedFd<'_>, path: &[u8], extra: ResolveFlags) -> Result<OwnedFd, Errno> {
+pub(crate) fn below(directory: BorrowedFd<'_>, path: &[u8], extra: ResolveFlags) -> Result<OwnedFd, Errno> {
     let start = path.iter().position(|&byte| byte != b'/').ok_or(Errno::ISDIR)?;
     rustix::fs::openat2(
         directory,
@@ -96,7 +96,7 @@ pub(super) fn below(directory: BorrowedFd<'_>, path: &[u8], extra: ResolveFlags)
 }
 
 /// Opens for reading what an `O_PATH` descriptor refers to; the caller has seen that it is a regular file.
-pub(super) fn readable(fd: BorrowedFd<'_>) -> Result<OwnedFd, Errno> {
+pub(crate) fn readable(fd: BorrowedFd<'_>) -> Result<OwnedFd, Errno> {
     use std::os::fd::AsRawFd;
     rustix::fs::open(
         format!("/proc/self/fd/{}", fd.as_raw_fd()),
@@ -106,7 +106,7 @@ pub(super) fn readable(fd: BorrowedFd<'_>) -> Result<OwnedFd, Errno> {
 }
 
 /// `f_type` of the file system that a trusted directory lies on.
-pub(super) fn magic(fd: impl AsFd) -> Result<u64, Errno> {
+pub(crate) fn magic(fd: impl AsFd) -> Result<u64, Errno> {
     let handle = rustix::fs::fstatfs(fd)?;
     #[allow(clippy::unnecessary_cast, reason = "the width of f_type differs between architectures")]
     Ok(handle.f_type as u64)

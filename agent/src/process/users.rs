@@ -1,16 +1,18 @@
 //! Names of users: the host's, and those of each container from its own `/etc/passwd`, which is the container's
-//! word and read as hostile: below its root, without magic links, a bounded regular file.
+//! word and read as hostile: below its root, without magic links or other mounts, a bounded regular file.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::Read as _;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use rustix::fs::{FileType, Mode, OFlags, ResolveFlags};
+use rustix::fs::{Mode, OFlags, ResolveFlags};
+
+use crate::manifest::open;
 
 /// A larger user database is read up to here.
 const MAX_BYTES: u64 = 1 << 20;
@@ -30,8 +32,8 @@ pub struct Users {
 #[derive(Debug)]
 struct Database {
     checked: Instant,
-    /// Device, inode, change time and size of the file that was read.
-    version: Option<(u64, u64, i64, i64, i64)>,
+    /// The file that was read.
+    version: Option<open::Found>,
     names: HashMap<u32, Bytes>,
 }
 
@@ -59,28 +61,30 @@ impl Database {
     fn refresh(&mut self, root: &Path, now: Instant) {
         self.checked = now;
         // An unreadable database keeps the names of its last reading: its container may be ending.
-        let Ok(fd) = open(root) else { return };
-        let Ok(stat) = rustix::fs::fstat(&fd) else { return };
-        let version = (stat.st_dev, stat.st_ino, stat.st_ctime, stat.st_ctime_nsec as i64, stat.st_size);
-        if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile || self.version == Some(version) {
+        let Ok(path) = find(root) else { return };
+        let Ok(found) = open::Found::of(path.as_fd()) else { return };
+        if !found.regular || self.version == Some(found) {
             return;
         }
+        let Ok(fd) = open::readable(path.as_fd()) else { return };
         let mut text = Vec::new();
         if File::from(fd).take(MAX_BYTES).read_to_end(&mut text).is_ok() {
             self.names = parse(&text);
-            self.version = Some(version);
+            self.version = Some(found);
         }
     }
 }
 
-fn open(root: &Path) -> rustix::io::Result<OwnedFd> {
-    let root = rustix::fs::open(root, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+/// The database as an `O_PATH` descriptor. In a container, a mount on the way is left alone: the worker reads this, and
+/// the file system there may be that of a daemon which lets its readers wait.
+fn find(root: &Path) -> rustix::io::Result<OwnedFd> {
+    let mounts = if root == Path::new("/") { ResolveFlags::empty() } else { ResolveFlags::NO_XDEV };
     rustix::fs::openat2(
-        root,
+        open::directory(root)?,
         "etc/passwd",
-        OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC,
+        OFlags::PATH | OFlags::CLOEXEC,
         Mode::empty(),
-        ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS,
+        ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS | mounts,
     )
 }
 
@@ -101,6 +105,8 @@ fn parse(text: &[u8]) -> HashMap<u32, Bytes> {
 
 #[cfg(test)]
 mod tests {
+    use std::ffi::CStr;
+
     use super::*;
 
     #[test]
@@ -128,7 +134,43 @@ mod tests {
         std::os::unix::fs::symlink("../../../../../../../../../etc/passwd", &passwd).unwrap();
         assert_eq!(Users::default().name(root.path(), 0), None);
         std::fs::remove_file(&passwd).unwrap();
-        rustix::fs::mknodat(rustix::fs::CWD, &passwd, FileType::Fifo, Mode::RUSR, 0).unwrap();
+        rustix::fs::mknodat(rustix::fs::CWD, &passwd, rustix::fs::FileType::Fifo, Mode::RUSR, 0).unwrap();
         assert_eq!(Users::default().name(root.path(), 0), None);
+    }
+
+    #[test]
+    fn a_link_inside_the_root_is_followed_and_a_mount_is_not() {
+        let root = tempfile::tempdir().unwrap();
+        std::fs::create_dir_all(root.path().join("etc")).unwrap();
+        std::fs::write(root.path().join("users"), b"linked:x:7:7::/:/bin/sh\n").unwrap();
+        let passwd = root.path().join("etc/passwd");
+        std::os::unix::fs::symlink("/users", &passwd).unwrap();
+        assert_eq!(Users::default().name(root.path(), 7).as_deref(), Some(&b"linked"[..]));
+        std::fs::remove_file(&passwd).unwrap();
+        std::fs::write(&passwd, b"plain:x:7:7::/:/bin/sh\n").unwrap();
+        if !rustix::process::geteuid().is_root() {
+            eprintln!("SKIPPED the mount: it needs root");
+            return;
+        }
+        let etc = std::ffi::CString::new(root.path().join("etc").as_os_str().as_encoded_bytes()).unwrap();
+        let path = root.path().to_owned();
+        let seen = std::thread::spawn(move || {
+            // SAFETY: this thread gets a mount namespace of its own, which ends with it; all texts end with a NUL.
+            let mounted = unsafe {
+                libc::unshare(libc::CLONE_NEWNS) == 0
+                    && mount(c"none", c"/", c"none", libc::MS_REC | libc::MS_PRIVATE) == 0
+                    && mount(c"tmpfs", &etc, c"tmpfs", 0) == 0
+            };
+            assert!(mounted, "{}", std::io::Error::last_os_error());
+            std::fs::write(path.join("etc/passwd"), b"mounted:x:7:7::/:/bin/sh\n").unwrap();
+            Users::default().name(&path, 7)
+        });
+        assert_eq!(seen.join().unwrap(), None);
+        assert_eq!(Users::default().name(root.path(), 7).as_deref(), Some(&b"plain"[..]));
+    }
+
+    unsafe fn mount(source: &CStr, target: &CStr, kind: &CStr, flags: libc::c_ulong) -> i32 {
+        // SAFETY: the texts are NUL terminated and outlive the call.
+        unsafe { libc::mount(source.as_ptr(), target.as_ptr(), kind.as_ptr(), flags, std::ptr::null()) }
     }
 }
