@@ -146,12 +146,3 @@ fn epoch_offset_ns() -> i64 {
 fn ns(time: rustix::time::Timespec) -> i64 {
     time.tv_sec.saturating_mul(1_000_000_000).saturating_add(time.tv_nsec)
 }
-
-/// Where cgroup2 is mounted: alone, or beside version 1.
-pub fn cgroup2_mount() -> io::Result<Option<PathBuf>> {
-    let mounts = std::fs::read_to_string("/proc/self/mountinfo")?;
-    Ok(mounts.lines().find_map(|line| {
-        let (left, right) = line.split_once(" - ")?;
-        (right.split(' ').next()? == "cgroup2").then(|| left.split(' ').nth(4).map(PathBuf::from))?
-    }))
-}

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bumpalo::Bump;
+use purser_rules::format::Clock;
 use purser_rules::{Alert, AlertOptions, Matches, Outcome, RuleIndex, RuleMatching, RuleSet};
 
 use crate::config::Scope;
@@ -15,7 +16,7 @@ use crate::container::{Container, Lookup};
 use crate::decode::decode;
 use crate::event::{Body, Cgroup, Event};
 use crate::facts::{Lineage, Names, Sight};
-use crate::manifest::{ExecFile, Judgement};
+use crate::manifest::{ExecFile, Judgement, Verdict};
 use crate::outside::Outside;
 use crate::process::{Process, ProcessTable};
 use crate::tally::Tally;
@@ -117,14 +118,22 @@ impl<O: Outside> Pipeline<O> {
             return self.cgroup(cgroup, event.task.tgid);
         }
         let process = self.processes.apply(&event, &self.outside);
-        let container = match self.outside.identity(event.task.cgroup_id, event.task.tgid) {
-            Lookup::Host | Lookup::Unknown => None,
-            Lookup::Container(container) => Some(container),
+        let (container, is_host) = match self.outside.identity(event.task.cgroup_id, event.task.tgid) {
+            Lookup::Host => (None, true),
+            Lookup::Unknown => (None, false),
+            Lookup::Container(container) => (Some(container), false),
         };
+        if container.is_none() && !is_host {
+            // Rules see it as the host's, for want of more; that they may be wrong is not kept quiet.
+            self.tally.identity_gone.increment();
+        }
         self.number += 1;
         let previous_boot_ns = std::mem::replace(&mut self.previous_boot_ns, event.header.boot_ns);
         let seen = Seen { number: self.number, event, process, container, previous_boot_ns };
         if matches!(seen.event.body, Body::Exec(_)) {
+            if is_host {
+                self.tally.verdict(Verdict::Host);
+            }
             self.judge(&seen);
         }
         if !self.is_wanted(&seen) {
@@ -183,6 +192,11 @@ impl<O: Outside> Pipeline<O> {
         self.tally.publish(self.processes.counters(), lengths.map(|length| length as u64));
     }
 
+    /// How local time is written from now on.
+    pub fn set_clock(&mut self, clock: Clock) {
+        self.config.alerts.clock = clock;
+    }
+
     /// What the pipeline reads from outside.
     pub fn outside(&self) -> &O {
         &self.outside
@@ -204,12 +218,7 @@ impl<O: Outside> Pipeline<O> {
     /// Asks for the verdict on the program of `seen`'s process, once per program.
     fn judge(&mut self, seen: &Seen) {
         let program = &seen.process.program;
-        let Some(container) = &seen.container else {
-            if matches!(seen.event.body, Body::Exec(_)) {
-                self.tally.verdict(crate::manifest::Verdict::Host);
-            }
-            return;
-        };
+        let Some(container) = &seen.container else { return };
         if program.judgement.get().is_some() || program.ticket.get().is_some() {
             return;
         }

@@ -3,6 +3,7 @@
 //! The worker is this thread. It waits for the kernel's ring and for answers from other threads on one `poll`.
 
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -81,6 +82,7 @@ pub fn run(config: Config, duration: Option<Duration>) -> Result<Summary> {
         round(&mut sensor, &mut pipeline, &wake, limit)?;
         if published.elapsed() >= PUBLISH {
             publish(&sensor, &pipeline, &metrics);
+            pipeline.set_clock(crate::alert::clock());
             published = Instant::now();
         }
     }
@@ -108,13 +110,13 @@ fn load_rules(config: &Config) -> Result<RuleSet> {
 }
 
 fn outside(config: &Config, wake: &Wake) -> Result<Live> {
-    let cgroup2 = live::cgroup2_mount().context("cannot read /proc/self/mountinfo")?;
     let mut containers = Containers::new(&config.containers())?;
     containers.scan();
+    let procfs = Procfs::new("/proc", containers.cgroup2_mount().map(Path::to_owned));
     let waker = wake.clone();
     let verdicts = VerdictService::start(config.verdicts(), manifest_store(config), Box::new(move || waker.wake()))
         .context("cannot start the threads that judge programs")?;
-    Ok(Live::new(Procfs::new("/proc", cgroup2), containers, verdicts))
+    Ok(Live::new(procfs, containers, verdicts))
 }
 
 fn manifest_store(config: &Config) -> ManifestStore {

@@ -19,6 +19,8 @@ pub(crate) struct Fake {
     pub(crate) known: Vec<Process>,
     /// By cgroup id.
     pub(crate) containers: Vec<Arc<Container>>,
+    /// Cgroups that were gone before they were looked at.
+    pub(crate) gone: Vec<u64>,
     /// Given at the next call of `answers`.
     pub(crate) answers: Answers,
     /// Given at once by `judge`.
@@ -35,6 +37,9 @@ impl Outside for Fake {
         self.known.iter().find(|p| p.key.tgid == tgid).cloned()
     }
     fn identity(&mut self, cgroup_id: u64, _tgid: u32) -> Lookup {
+        if self.gone.contains(&cgroup_id) {
+            return Lookup::Unknown;
+        }
         let found = self.containers.iter().find(|c| c.cgroup_id == cgroup_id);
         found.map_or(Lookup::Host, |c| Lookup::Container(Arc::clone(c)))
     }

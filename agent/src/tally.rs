@@ -27,6 +27,8 @@ pub struct Tally {
     pub identity_timeout: Counter,
     /// The same, because too many events waited.
     pub identity_overflow: Counter,
+    /// Events whose cgroup was gone before anyone could say whether it was a container's.
+    pub identity_gone: Counter,
     /// Rules undecided because too many events waited for a verdict.
     pub verdict_overflow: Counter,
     /// Rules undecided because the agent ended first.
@@ -53,6 +55,7 @@ impl Tally {
                 .collect(),
             identity_timeout: metrics.lost("identity", "timeout"),
             identity_overflow: metrics.lost("identity", "overflow"),
+            identity_gone: metrics.lost("identity", "gone"),
             verdict_overflow: metrics.lost("verdict", "overflow"),
             verdict_shutdown: metrics.lost("verdict", "shutdown"),
             verdict_unknown: metrics.lost("verdict", "unknown"),

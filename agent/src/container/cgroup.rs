@@ -65,6 +65,11 @@ impl Hierarchy {
         }
     }
 
+    /// Where cgroup2 is mounted.
+    pub(crate) fn mount(&self) -> Option<&Path> {
+        self.mount.as_deref()
+    }
+
     /// cgroup2 is mounted, so that ids are distinct.
     pub(crate) fn has_ids(&self) -> bool {
         self.mount.is_some()

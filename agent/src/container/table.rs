@@ -4,6 +4,7 @@
 use std::{
     collections::{HashMap, VecDeque},
     os::fd::{AsFd, BorrowedFd},
+    path::Path,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -195,6 +196,11 @@ impl Containers {
     /// Becomes readable when [`Self::poll_updates`] has something to do (an eventfd, for `poll` or `epoll`).
     pub fn wake_fd(&self) -> BorrowedFd<'_> {
         self.asker.as_fd()
+    }
+
+    /// Where cgroup2 is mounted, alone or beside version 1.
+    pub fn cgroup2_mount(&self) -> Option<&Path> {
+        self.hierarchy.mount()
     }
 
     /// Every known container.

@@ -7,8 +7,8 @@ use purser_rules::{LoadOptions, Source};
 use super::*;
 use crate::event::Task;
 use crate::manifest::judge::{FileDigest, ManifestState, Subject, judge};
-use crate::manifest::{Digest, Reason, Verdict};
-use crate::metrics::{LOST, Metrics};
+use crate::manifest::{Digest, Reason};
+use crate::metrics::{LOST, Metrics, VERDICTS};
 use crate::sample::{Fake, container, event, exec, open, task};
 
 type Raised = Arc<Mutex<Vec<String>>>;
@@ -218,4 +218,19 @@ fn bytes_that_are_no_record_are_counted_by_reason() {
     bench.pipeline.record(&[0xff; 400]);
     let lost: u64 = crate::decode::DecodeError::REASONS.iter().map(|reason| bench.lost("decode", reason)).sum();
     assert_eq!(lost, 2);
+}
+
+#[test]
+fn a_container_that_vanished_is_no_host_unnoticed() {
+    let verdicts = |bench: &Bench| -> u64 {
+        let host = ["host".to_owned()];
+        bench.metrics.read(VERDICTS).into_iter().find(|(labels, _)| *labels == host).map_or(0, |(_, count)| count)
+    };
+    let rules = rule("Exec", "evt.type = execve", "%proc.exepath");
+    let mut bench = bench(&rules, RuleMatching::First, 16, Fake { gone: vec![6], ..Fake::default() });
+    bench.pipeline.event(event(1, Task { cgroup_id: 6, ..sh() }, exec("/bin/sh")));
+    assert_eq!((bench.lost("identity", "gone"), verdicts(&bench)), (1, 0));
+    assert_eq!(bench.take(), ["Exec: /bin/sh"], "rules that need no container see it");
+    bench.pipeline.event(event(2, sh(), exec("/bin/sh")));
+    assert_eq!((bench.lost("identity", "gone"), verdicts(&bench)), (1, 1));
 }
