@@ -15,7 +15,8 @@ fuzz_target!(|text: &[u8]| {
     // As a rule file, and as the condition of a rule that is whole otherwise.
     load(text);
     if let Ok(condition) = std::str::from_utf8(text) {
-        let rule = serde_json::json!([{"rule": "r", "desc": "d", "priority": "INFO", "output": "o", "condition": condition}]);
+        let rule =
+            serde_json::json!([{"rule": "r", "desc": "d", "priority": "INFO", "output": "o", "condition": condition}]);
         load(rule.to_string().as_bytes());
     }
 });

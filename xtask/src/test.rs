@@ -206,7 +206,7 @@ fn touch_sources(directory: &Path) -> Result<()> {
     Ok(())
 }
 
-/// A file of a package's `tests` folder.
+/// A file of a package's `tests` folder, or a folder there with a `main.rs`.
 #[derive(Debug)]
 struct IntegrationTest {
     package: &'static str,
@@ -222,15 +222,28 @@ fn integration_tests() -> Result<Vec<IntegrationTest>> {
     {
         let tests = workspace::root().join(folder).join("tests");
         for path in fs::read_dir(tests).into_iter().flatten().flatten().map(|entry| entry.path()) {
-            if path.extension().is_some_and(|ending| ending == "rs") {
-                let text = fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
-                let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-                found.push(IntegrationTest { package, name, needs_root: text.contains("is_root()") });
+            let files = if path.join("main.rs").is_file() {
+                fs::read_dir(&path)?.flatten().map(|entry| entry.path()).filter(|file| is_rust(file)).collect()
+            } else if is_rust(&path) {
+                vec![path.clone()]
+            } else {
+                continue;
+            };
+            let mut needs_root = false;
+            for file in files {
+                let text = fs::read_to_string(&file).with_context(|| format!("cannot read {}", file.display()))?;
+                needs_root |= text.contains("is_root()");
             }
+            let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+            found.push(IntegrationTest { package, name, needs_root });
         }
     }
     found.sort_by(|a, b| (a.package, &a.name).cmp(&(b.package, &b.name)));
     Ok(found)
+}
+
+fn is_rust(path: &Path) -> bool {
+    path.extension().is_some_and(|ending| ending == "rs")
 }
 
 /// The arguments of `cargo test` that pick them.
@@ -266,8 +279,9 @@ mod tests {
     fn tests_that_need_root_are_told_from_those_that_do_not() {
         let tests = integration_tests().unwrap();
         let needs_root = |name: &str| tests.iter().find(|test| test.name == name).unwrap().needs_root;
-        assert!(needs_root("rig"));
-        assert!(!needs_root("workspace"));
+        assert!(needs_root("rig") && needs_root("sensor") && needs_root("manifest"));
+        assert!(!needs_root("workspace") && !needs_root("corpus"));
+        assert!(tests.iter().all(|test| test.name != "common"), "a folder without main.rs is no test");
         let (rig, workspace) = ("rig".to_owned(), "workspace".to_owned());
         let tests = [rig, workspace].map(|name| IntegrationTest { package: "xtask", name, needs_root: true });
         assert_eq!(arguments(&tests), ["--package", "xtask", "--test", "rig", "--test", "workspace"]);

@@ -155,13 +155,10 @@ mod tests {
         let etc = std::ffi::CString::new(root.path().join("etc").as_os_str().as_encoded_bytes()).unwrap();
         let path = root.path().to_owned();
         let seen = std::thread::spawn(move || {
-            // SAFETY: this thread gets a mount namespace of its own, which ends with it; all texts end with a NUL.
-            let mounted = unsafe {
-                libc::unshare(libc::CLONE_NEWNS) == 0
-                    && mount(c"none", c"/", c"none", libc::MS_REC | libc::MS_PRIVATE) == 0
-                    && mount(c"tmpfs", &etc, c"tmpfs", 0) == 0
-            };
-            assert!(mounted, "{}", std::io::Error::last_os_error());
+            // SAFETY: takes no pointer. This thread gets a mount namespace of its own, which ends with it.
+            assert_eq!(unsafe { libc::unshare(libc::CLONE_NEWNS) }, 0);
+            mount(c"none", c"/", c"none", libc::MS_REC | libc::MS_PRIVATE);
+            mount(c"tmpfs", &etc, c"tmpfs", 0);
             std::fs::write(path.join("etc/passwd"), b"mounted:x:7:7::/:/bin/sh\n").unwrap();
             Users::default().name(&path, 7)
         });
@@ -169,8 +166,9 @@ mod tests {
         assert_eq!(Users::default().name(root.path(), 7).as_deref(), Some(&b"plain"[..]));
     }
 
-    unsafe fn mount(source: &CStr, target: &CStr, kind: &CStr, flags: libc::c_ulong) -> i32 {
+    fn mount(source: &CStr, target: &CStr, kind: &CStr, flags: libc::c_ulong) {
         // SAFETY: the texts are NUL terminated and outlive the call.
-        unsafe { libc::mount(source.as_ptr(), target.as_ptr(), kind.as_ptr(), flags, std::ptr::null()) }
+        let status = unsafe { libc::mount(source.as_ptr(), target.as_ptr(), kind.as_ptr(), flags, std::ptr::null()) };
+        assert_eq!(status, 0, "{}", std::io::Error::last_os_error());
     }
 }

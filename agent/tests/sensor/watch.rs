@@ -25,8 +25,7 @@ pub(crate) struct Seen {
 
 /// Whether the tests can run; says so if not.
 pub(crate) fn privileged() -> bool {
-    // SAFETY: no arguments.
-    let root = unsafe { libc::geteuid() } == 0;
+    let root = rustix::process::geteuid().is_root();
     let btf = Path::new("/sys/kernel/btf/vmlinux").exists();
     if !root {
         eprintln!("SKIPPED: missing feature: root");
