@@ -369,11 +369,6 @@ impl Config {
         self.webserver.enabled.then(|| SocketAddr::new(self.webserver.listen_address, self.webserver.listen_port))
     }
 
-    /// The rule files in loading order, directories opened up; empty: the embedded rules.
-    pub fn rule_paths(&self) -> Result<Vec<PathBuf>, ConfigError> {
-        rule_paths(&self.rules_files)
-    }
-
     /// Where container runtimes are looked for.
     pub fn containers(&self) -> ContainersConfig {
         let engines = &self.container_engines;

@@ -58,11 +58,6 @@ macro_rules! codes {
             pub const fn severity(self) -> Severity {
                 match self { $(Self::$variant => Severity::$severity),* }
             }
-
-            /// What the code means.
-            pub const fn explanation(self) -> &'static str {
-                match self { $(Self::$variant => $doc),* }
-            }
         }
     };
 }

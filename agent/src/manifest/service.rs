@@ -263,6 +263,8 @@ struct State {
     updated: HashMap<u64, Arc<Container>>,
     /// Runs on with every use of a slot.
     clock: u64,
+    /// When waiting requests were last looked at for their deadline.
+    swept: Option<Instant>,
 }
 
 struct Slot {
@@ -513,8 +515,14 @@ impl Shared {
             if self.stopped() {
                 return None;
             }
+            // Also where there is always a file to hash.
+            let now = Instant::now();
+            if state.swept.is_none_or(|swept| now.duration_since(swept) >= SWEEP) {
+                state.swept = Some(now);
+                self.expire(&mut state, now);
+            }
             if let Some(request) = state.to_hash.pop_front() {
-                if Instant::now() < request.deadline {
+                if now < request.deadline {
                     return Some(request);
                 }
                 self.answer(&mut state, &request, &ManifestState::Pending, Err(HashFailure::Pending));
@@ -525,7 +533,6 @@ impl Shared {
                 continue;
             }
             state = self.hash.wait_timeout(state, SWEEP).unwrap_or_else(PoisonError::into_inner).0;
-            self.expire(&mut state, Instant::now());
         }
     }
 

@@ -262,3 +262,26 @@ fn manifests_stay_within_their_memory() {
     let kept: Vec<u8> = (0..10).filter(|number| fixture.service.manifest(&Digest::of(&[*number])).is_some()).collect();
     assert_eq!(kept, [8, 9]);
 }
+
+#[test]
+fn a_wait_ends_although_there_is_always_a_file_to_hash() {
+    let fixture = start(Config::default());
+    let (service, now) = (&fixture.service.shared, Instant::now());
+    let request = |ticket, deadline| Request {
+        ticket,
+        container: fixture.container(None, true),
+        file: fixture.exec("ls", b"ls"),
+        held: None,
+        digest: None,
+        deadline,
+    };
+    {
+        let mut state = service.state();
+        state.pending = 2;
+        state.unidentified.insert("c".to_owned(), vec![request(1, now)]);
+        state.to_hash.push_back(request(2, now + Duration::from_mins(1)));
+    }
+    // The hasher's own thread was told of nothing: this is what it would do.
+    assert_eq!(service.next_hash().map(|request| request.ticket), Some(2));
+    assert_eq!(fixture.answer(), (1, Verdict::Unverifiable, Reason::Pending));
+}
