@@ -5,7 +5,6 @@ use std::borrow::Cow;
 use purser_rules::{Arg, Fact, FieldId, FieldRef};
 
 use super::{Lineage, NOT_APPLICABLE, NOT_COLLECTED, Sight, UNKNOWN, boolean, signed, unsigned};
-use crate::event::Body;
 use crate::process::{Process, trim_nul};
 
 impl Sight<'_> {
@@ -236,12 +235,8 @@ impl Sight<'_> {
     }
 
     fn age(&self, process: &Process) -> u64 {
-        // A new program starts a new life: Falco counts from the clone or exec that the event ends.
-        let since = match self.event.body {
-            Body::Exec(_) if process.key == self.process.key => self.event.header.boot_ns,
-            _ => process.start_boottime_ns,
-        };
-        self.event.header.boot_ns.saturating_sub(since)
+        // From the clone on, whatever the process has executed since, as upstream (`m_clone_ts`).
+        self.event.header.boot_ns.saturating_sub(process.start_boottime_ns)
     }
 
     fn epoch_of(&self, boot_ns: u64) -> u64 {

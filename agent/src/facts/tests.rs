@@ -93,3 +93,12 @@ fn layers_are_the_overlays() {
     let plain = opened(|open| open.file = Some(FileIdentity::default()));
     assert!(holds(&plain, "fd.is_upper_layer = false and fd.is_lower_layer = false"));
 }
+
+#[test]
+fn a_process_is_as_old_as_its_clone() {
+    let old = Task { start_boottime_ns: 1_000, ..sh() };
+    let begins = event(9_000, old.clone(), exec("/bin/sh"));
+    let later = event(9_500, old, open("/etc/passwd", "/etc/passwd", "", ""));
+    assert!(holds(&begins, "proc.duration = 8000 and proc.pid.ts = 1000"));
+    assert!(holds(&later, "proc.duration = 8500 and proc.pid.ts = 1000"));
+}
