@@ -36,7 +36,12 @@ impl Ring {
         let records = RingBuf::try_from(map).map_err(io::Error::other)?;
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
         // Edge triggered: only a wake-up counts, not that there is something in the ring.
-        epoll::add(&epoll, &records, epoll::EventData::new_u64(RECORDS), epoll::EventFlags::IN | epoll::EventFlags::ET)?;
+        epoll::add(
+            &epoll,
+            &records,
+            epoll::EventData::new_u64(RECORDS),
+            epoll::EventFlags::IN | epoll::EventFlags::ET,
+        )?;
         Ok(Self { records, wake, epoll, gather, flowing: false })
     }
 
