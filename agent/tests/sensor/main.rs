@@ -209,7 +209,7 @@ fn another_thread_wakes_the_consumer_while_records_gather() {
     sensor.watch(std::os::fd::AsFd::as_fd(&*waker)).unwrap();
     let child = std::process::Command::new("/bin/cat").arg("/etc/hostname").output().unwrap();
     assert!(child.status.success());
-    let limit = Duration::from_secs(60);
+    let limit = Duration::from_mins(1);
     assert!(sensor.poll(limit, &mut |_| {}).unwrap() > 0, "records flow");
     // The call comes while the sensor waits for more records, before it goes to sleep.
     let other = std::sync::Arc::clone(&waker);
