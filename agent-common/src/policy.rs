@@ -31,6 +31,10 @@ impl PolicyFlags {
     pub const ENVIRONMENT: u32 = 1 << 4;
     /// Tasks created within a process (threads).
     pub const THREADS: u32 = 1 << 5;
+    /// Opens of tasks in a cgroup that is known to be the host's are not wanted.
+    pub const OPEN_NOT_HOST: u32 = 1 << 6;
+    /// The same for connects.
+    pub const CONNECT_NOT_HOST: u32 = 1 << 7;
 }
 
 /// What the consumer of the ring is doing; programs read it to decide whether to wake it.

@@ -48,6 +48,9 @@ pub unsafe fn on_exit(call: Call, socketcall: bool, result: i64, current: Typed)
     }
     // SAFETY: reads the current task's call, files and memory.
     unsafe {
+        if policy.flags & PolicyFlags::CONNECT_NOT_HOST != 0 && task::is_hosts(current) {
+            return;
+        }
         let (fd, address, length) = if socketcall {
             if call.argument0() != SOCKETCALL_CONNECT {
                 return;

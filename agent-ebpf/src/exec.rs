@@ -86,7 +86,7 @@ pub unsafe fn on_exec(ctx: &BtfTracePointContext) {
                 record.flags |= ExecFlags::ENVP_TRUNCATED;
             }
         }
-        output::send::<_, _, EXEC_ROOM>(scratch, Urgency::Now);
+        output::send::<_, _, EXEC_ROOM>(scratch, Urgency::Soon);
     }
 }
 

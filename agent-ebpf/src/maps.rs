@@ -34,6 +34,10 @@ pub static AGENT: Array<Process> = Array::with_max_entries(1, 0);
 #[map]
 pub static SEQUENCE: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
 
+/// cgroup v2 ids known to be the host's for good; the agent adds them. A forgotten one only lets too much through.
+#[map]
+pub static HOST_CGROUPS: LruHashMap<u64, u8> = LruHashMap::with_max_entries(8192, 0);
+
 /// Counters by `Loss`.
 #[map]
 pub static LOST: PerCpuArray<u64> = PerCpuArray::with_max_entries(Loss::SLOTS, 0);

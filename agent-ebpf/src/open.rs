@@ -46,6 +46,9 @@ pub unsafe fn on_exit(event: EventType, call: Call, result: i64, current: Typed)
     }
     // SAFETY: reads the current task's call and files.
     unsafe {
+        if policy.flags & PolicyFlags::OPEN_NOT_HOST != 0 && task::is_hosts(current) {
+            return;
+        }
         let file = if result < 0 { core::ptr::null() } else { descriptor(current, result as u64) };
         if typed_loads() {
             report::<Typed>(event, call, result, current, policy, Typed::at::<{ fact::ID_FILE }>(file));

@@ -96,6 +96,13 @@ pub unsafe fn fill(record: &mut TaskRecord, task: Typed) {
     }
 }
 
+/// Whether the task is in a cgroup that the agent knows to be the host's.
+#[inline(always)]
+pub unsafe fn is_hosts(task: Typed) -> bool {
+    // SAFETY: reads the task; the value is not looked at.
+    unsafe { maps::HOST_CGROUPS.get(&cgroup_id(task)).is_some() }
+}
+
 /// Id of a task's cgroup v2 directory.
 #[inline(always)]
 pub unsafe fn cgroup_id(task: Typed) -> u64 {

@@ -64,6 +64,11 @@ impl Live {
         self.containers.wake_fd().try_clone_to_owned()
     }
 
+    /// Cgroups that are the host's for good, each once.
+    pub fn take_settled_hosts(&mut self) -> Vec<u64> {
+        self.containers.take_settled_hosts()
+    }
+
     /// Brings the counts of runtimes and manifests into the metrics.
     pub fn publish(&self, metrics: &Metrics) {
         for (result, count) in self.containers.counters().iter() {

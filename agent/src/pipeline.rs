@@ -198,8 +198,8 @@ impl<O: Outside> Pipeline<O> {
     }
 
     /// What the pipeline reads from outside.
-    pub fn outside(&self) -> &O {
-        &self.outside
+    pub fn outside(&mut self) -> &mut O {
+        &mut self.outside
     }
 
     fn cgroup(&mut self, cgroup: &Cgroup, maker: u32) {

@@ -16,7 +16,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::alert::Numbering;
 use crate::cli::Summary;
-use crate::config::{Config, TierChoice};
+use crate::config::{Config, Scope, TierChoice};
 use crate::container::Containers;
 use crate::event::EventType;
 use crate::facts;
@@ -62,7 +62,7 @@ pub fn run(config: Config, duration: Option<Duration>) -> Result<Summary> {
     let sinks = Arc::new(Sinks::start(&config, &metrics)?);
     let outside = outside(&config, &wake)?;
     let containers_wake = outside.wake_fd()?;
-    let mut sensor = Sensor::start(&sensor_config(&config), &policy(rules.needs()))?;
+    let mut sensor = Sensor::start(&sensor_config(&config), &policy(rules.needs(), config.scope))?;
     check_tier(config.sensor.tier, sensor.tier())?;
     sensor.watch(wake.fd())?;
     sensor.watch(containers_wake.as_fd())?;
@@ -71,7 +71,7 @@ pub fn run(config: Config, duration: Option<Duration>) -> Result<Summary> {
     hooks_attached.set(true);
     greet(&sensor, &rules);
 
-    publish(&sensor, &pipeline, &metrics);
+    publish(&mut sensor, &mut pipeline, &metrics);
     let mut published = Instant::now();
     let end = duration.and_then(|duration| Instant::now().checked_add(duration));
     while !signals.stop() && end.is_none_or(|end| Instant::now() < end) {
@@ -81,14 +81,14 @@ pub fn run(config: Config, duration: Option<Duration>) -> Result<Summary> {
         let limit = end.map_or(IDLE, |end| end.saturating_duration_since(Instant::now()).min(IDLE));
         round(&mut sensor, &mut pipeline, &wake, limit)?;
         if published.elapsed() >= PUBLISH {
-            publish(&sensor, &pipeline, &metrics);
+            publish(&mut sensor, &mut pipeline, &metrics);
             pipeline.set_clock(crate::alert::clock());
             published = Instant::now();
         }
     }
     let (tier, hooks) = (sensor.tier().in_use.to_string(), attached(&sensor));
     finish(&mut sensor, &mut pipeline, &wake)?;
-    publish(&sensor, &pipeline, &metrics);
+    publish(&mut sensor, &mut pipeline, &metrics);
     let enabled = rules.rules().iter().filter(|rule| rule.enabled).count();
     drop(pipeline);
     if let Ok(sinks) = Arc::try_unwrap(sinks) {
@@ -129,13 +129,18 @@ fn manifest_store(config: &Config) -> ManifestStore {
 }
 
 /// What the rules need of the kernel. Processes and cgroups are always followed: identity rests on them.
-fn policy(needs: &Needs) -> Policy {
+fn policy(needs: &Needs, scope: Scope) -> Policy {
     let wanted = |event: &EventType| match event.group() {
         EventGroup::Exec | EventGroup::Fork | EventGroup::Exit | EventGroup::Cgroup => true,
         EventGroup::Open | EventGroup::Connect | EventGroup::IoUring => needs.events.contains(facts::code(*event)),
     };
     let failed = |group: EventGroup| {
         EventType::ALL.iter().any(|event| event.group() == group && needs.failed.contains(facts::code(*event)))
+    };
+    let containers_only = |group: EventGroup| {
+        let mut events = EventType::ALL.iter().filter(|event| event.group() == group).map(|event| facts::code(*event));
+        scope == Scope::Containers
+            || events.all(|code| !needs.events.contains(code) || needs.container_only.contains(code))
     };
     Policy {
         events: EventType::ALL.iter().copied().filter(wanted).collect(),
@@ -145,6 +150,8 @@ fn policy(needs: &Needs) -> Policy {
         connect_failed: failed(EventGroup::Connect),
         environment: needs.environment(),
         threads: false,
+        open_not_host: containers_only(EventGroup::Open),
+        connect_not_host: containers_only(EventGroup::Connect),
     }
 }
 
@@ -174,7 +181,12 @@ fn attached(sensor: &Sensor) -> Vec<String> {
 }
 
 /// Brings what other modules count into the metrics.
-fn publish(sensor: &Sensor, pipeline: &Pipeline<Live>, metrics: &Metrics) {
+fn publish(sensor: &mut Sensor, pipeline: &mut Pipeline<Live>, metrics: &Metrics) {
+    for cgroup in pipeline.outside().take_settled_hosts() {
+        if let Err(error) = sensor.add_host_cgroup(cgroup) {
+            tracing::debug!(cgroup, %error, "its events are sorted out by the agent");
+        }
+    }
     for (stage, reason, count) in sensor.losses() {
         metrics.lost(stage, reason).raise_to(count);
     }

@@ -121,3 +121,53 @@ fn a_process_of_the_host_is_the_hosts() {
     assert_eq!(alert.output_fields["proc.pid"], u64::from(pid));
     assert_eq!(alert.output_fields["proc.ppid"], u64::from(std::process::id()));
 }
+
+/// Opens that no rule can match stay in the kernel; those that one can match do not.
+#[test]
+fn opens_of_the_host_leave_the_kernel_only_for_rules_about_the_host() {
+    const OPENS: u64 = 500;
+    if !common::is_root() {
+        return;
+    }
+    let directory = tempfile::tempdir().expect("directory");
+    let archive = directory.path().join("image.tar");
+    image("local.test/opens:1").write_archive(&archive).expect("image");
+    let containerd = Containerd::start().expect("containerd");
+    containerd.import(&archive).expect("imported");
+    let file = directory.path().join(unique_name("opened"));
+    std::fs::write(&file, "x").expect("written");
+    let mut opened = Vec::new();
+    for (scope, condition) in [("containers", "container.id != host"), ("all", "container.id exists")] {
+        let text = format!(
+            "- rule: Passwd\n  desc: x\n  condition: evt.type = openat and fd.name = /etc/passwd and {condition}\n  \
+             output: full=%container.full_id\n  priority: NOTICE\n"
+        );
+        let rules = common::rules_file(directory.path(), &text);
+        let agent = common::start(&Options { rules: vec![rules], ..Options::default() });
+        let status = Command::new(std::env::current_exe().expect("this test"))
+            .args(["--exact", "opens_a_file_often", "--nocapture"])
+            .env("PURSER_TEST_OPEN", &file)
+            .env("PURSER_TEST_OPENS", OPENS.to_string())
+            .output()
+            .expect("run");
+        assert!(status.status.success());
+        let id = unique_name("opens");
+        containerd.run("local.test/opens:1", &id, &["/usr/bin/payload", "openat", "/etc/passwd", "0"]).expect("run");
+        common::wait_for(&agent, scope, |alert| alert.field("container.full_id") == Some(id.as_str()));
+        let (_, summary) = agent.stop().expect("summary");
+        opened.push(summary.events["openat"]);
+    }
+    assert!(opened[0] < OPENS, "{opened:?}: the host's opens left the kernel");
+    assert!(opened[1] >= OPENS, "{opened:?}: the host's opens were not seen");
+}
+
+/// Not a test of its own: the program of the test above.
+#[test]
+fn opens_a_file_often() {
+    let (Some(file), Ok(count)) = (std::env::var_os("PURSER_TEST_OPEN"), std::env::var("PURSER_TEST_OPENS")) else {
+        return;
+    };
+    for _ in 0..count.parse::<u64>().expect("a number") {
+        std::fs::File::open(&file).expect("opened");
+    }
+}

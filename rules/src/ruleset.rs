@@ -139,9 +139,18 @@ impl RuleSet {
         if !self.rules[at].events.contains(facts.event()) {
             return Outcome::False;
         }
+        // What the event's name decides is decided in its program, which has only enabled rules.
+        let program = self.by_event.get(usize::from(facts.event().number()));
+        let program = program.and_then(|at| self.programs.get(usize::from(*at)));
+        let mut conditions = program.into_iter().flat_map(|program| &program.conditions);
+        let condition = match conditions.find(|(_, rules)| rules.contains(&rule)) {
+            Some((condition, _)) => *condition,
+            None if self.rules[at].enabled => return Outcome::False,
+            None => self.roots[at],
+        };
         let mut scratch = Scratch::default();
         scratch.start(&self.graph);
-        self.graph.evaluate(self.roots[at], facts, &mut scratch)
+        self.graph.evaluate(condition, facts, &mut scratch)
     }
 
     /// The alert of a rule that matched.

@@ -60,6 +60,8 @@ pub struct Containers {
     by_path: HashMap<String, u64>,
     /// Removed cgroups, oldest first.
     removed: VecDeque<(Instant, u64)>,
+    /// See [`Self::take_settled_hosts`].
+    settled_hosts: Vec<u64>,
     unasked: VecDeque<(Instant, u64)>,
     updated: Vec<u64>,
     hierarchy: Hierarchy,
@@ -107,6 +109,7 @@ impl Containers {
             owners: HashMap::new(),
             by_path: HashMap::new(),
             removed: VecDeque::new(),
+            settled_hosts: Vec::new(),
             unasked: VecDeque::new(),
             updated: Vec::new(),
             hierarchy: Hierarchy::discover(&config.proc),
@@ -132,7 +135,7 @@ impl Containers {
             let known = self.cgroups.get(&cgroup.id).is_some_and(|e| matches!(e.state, State::Owned(_)));
             if !known {
                 let state = self.resolve(cgroup.id, &cgroup.path, None);
-                self.cgroups.insert(cgroup.id, Entry { path: cgroup.path, state });
+                self.insert(cgroup.id, cgroup.path, state);
             }
         }
         scan.containers = self.owners.len();
@@ -203,6 +206,11 @@ impl Containers {
         self.hierarchy.mount()
     }
 
+    /// Cgroups that have turned out to be the host's for good since the last call: nobody needs to look at them again.
+    pub fn take_settled_hosts(&mut self) -> Vec<u64> {
+        std::mem::take(&mut self.settled_hosts)
+    }
+
     /// Every known container.
     pub fn iter(&self) -> impl Iterator<Item = &Arc<Container>> {
         self.owners.values().map(|o| &o.shared)
@@ -254,11 +262,20 @@ impl Containers {
             state => state,
         };
         self.make_room();
-        self.cgroups.insert(id, Entry { path, state });
+        self.insert(id, path, state);
         match state {
             State::Owned(owner) => self.owned(owner),
             State::New | State::Host { .. } => Lookup::Host,
         }
+    }
+
+    fn insert(&mut self, id: u64, path: String, state: State) {
+        let settled = matches!(state, State::Host { looks, .. } if LOOK_AGAIN.get(usize::from(looks)).is_none());
+        // Without cgroup2 the ids are not the kernel's.
+        if settled && self.hierarchy.has_ids() && self.settled_hosts.len() < MAX_CGROUPS {
+            self.settled_hosts.push(id);
+        }
+        self.cgroups.insert(id, Entry { path, state });
     }
 
     /// Finds the container of the cgroup at `path`: one that is known above it, else by evidence.

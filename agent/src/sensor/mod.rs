@@ -18,7 +18,7 @@ use std::{
 use agent_common::{EventGroup, EventType, Loss};
 use aya::{
     Ebpf, EbpfError, EbpfLoader, VerifierLogLevel,
-    maps::{Array, ArrayOfMaps, Map, MapError, PerCpuArray},
+    maps::{Array, ArrayOfMaps, HashMap, Map, MapError, PerCpuArray},
     programs::{
         BtfTracePoint, ProgramError, RawTracePoint, RawTracePointRunOptions, TestRun as _, tp_btf::BtfTracePointLinkId,
     },
@@ -141,6 +141,7 @@ pub struct Sensor {
     links: Vec<Option<BtfTracePointLinkId>>,
     policy: PolicyOwner,
     lost: PerCpuArray<aya::maps::MapData, u64>,
+    host_cgroups: HashMap<aya::maps::MapData, u64, u8>,
     ring: Ring,
     tier: TierReport,
     /// Passes on what the programs log; they do so on rare paths only.
@@ -213,6 +214,7 @@ impl Sensor {
         let policy_map = ArrayOfMaps::try_from(take(&mut ebpf, "POLICY")?)?;
         let lost = PerCpuArray::try_from(take(&mut ebpf, "LOST")?)?;
         let wake = Array::try_from(take(&mut ebpf, "WAKE")?)?;
+        let host_cgroups = HashMap::try_from(take(&mut ebpf, "HOST_CGROUPS")?)?;
         let ring = Ring::new(take(&mut ebpf, "EVENTS")?, wake, config.gather).map_err(SensorError::Wait)?;
         let mut log = EbpfLogger::init(&mut ebpf).map_err(SensorError::Log)?;
         identify_agent(&mut ebpf)?;
@@ -234,6 +236,7 @@ impl Sensor {
             links,
             policy: PolicyOwner::new(policy_map),
             lost,
+            host_cgroups,
             ring,
             tier,
             flush_log: Box::new(move || log.flush()),
@@ -263,6 +266,11 @@ impl Sensor {
             self.switch(index, needed)?;
         }
         Ok(generation)
+    }
+
+    /// Says that a cgroup is the host's and stays so. A full map forgets others, whose events then come again.
+    pub fn add_host_cgroup(&mut self, id: u64) -> Result<(), SensorError> {
+        Ok(self.host_cgroups.insert(id, 1, 0)?)
     }
 
     /// Has `poll` end when `fd` (an eventfd) becomes readable, so that one thread can wait for records and for others.

@@ -22,6 +22,10 @@ pub struct Policy {
     pub environment: bool,
     /// Threads as well as processes, at fork and exit.
     pub threads: bool,
+    /// No opens of tasks in cgroups that [`Sensor::add_host_cgroup`](super::Sensor::add_host_cgroup) was told of.
+    pub open_not_host: bool,
+    /// No connects of them.
+    pub connect_not_host: bool,
 }
 
 impl Policy {
@@ -35,6 +39,8 @@ impl Policy {
             connect_failed: true,
             environment: true,
             threads: true,
+            open_not_host: false,
+            connect_not_host: false,
         }
     }
 
@@ -46,6 +52,8 @@ impl Policy {
             (self.connect_failed, PolicyFlags::CONNECT_FAILED),
             (self.environment, PolicyFlags::ENVIRONMENT),
             (self.threads, PolicyFlags::THREADS),
+            (self.open_not_host, PolicyFlags::OPEN_NOT_HOST),
+            (self.connect_not_host, PolicyFlags::CONNECT_NOT_HOST),
         ];
         let flags = flags.into_iter().filter(|(wanted, _)| *wanted).fold(0, |all, (_, flag)| all | flag);
         KernelPolicy { events: self.events.0, flags, generation }

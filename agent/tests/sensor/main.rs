@@ -197,3 +197,30 @@ fn cgroup_directories_come_and_go() {
         assert_eq!(event.task.tgid, seen.child);
     }
 }
+
+#[test]
+fn another_thread_wakes_the_consumer_while_records_gather() {
+    if !privileged() {
+        return;
+    }
+    let config = SensorConfig { gather: Duration::from_millis(200), ..SensorConfig::default() };
+    let mut sensor = purser::sensor::Sensor::start(&config, &only(&[EventType::Openat])).unwrap();
+    let waker = std::sync::Arc::new(rustix::event::eventfd(0, rustix::event::EventfdFlags::NONBLOCK).unwrap());
+    sensor.watch(std::os::fd::AsFd::as_fd(&*waker)).unwrap();
+    let child = std::process::Command::new("/bin/cat").arg("/etc/hostname").output().unwrap();
+    assert!(child.status.success());
+    let limit = Duration::from_mins(1);
+    assert!(sensor.poll(limit, &mut |_| {}).unwrap() > 0, "records flow");
+    // The call comes while the sensor waits for more records, before it goes to sleep.
+    let other = std::sync::Arc::clone(&waker);
+    let thread = std::thread::spawn(move || {
+        std::thread::sleep(Duration::from_millis(50));
+        rustix::io::write(&*other, &1_u64.to_ne_bytes()).unwrap();
+    });
+    let before = std::time::Instant::now();
+    while rustix::io::read(&*waker, &mut [0; 8]).is_err() {
+        sensor.poll(limit, &mut |_| {}).unwrap();
+        assert!(before.elapsed() < limit, "the call was slept through");
+    }
+    thread.join().unwrap();
+}
