@@ -17,6 +17,14 @@ use xtask::rig::unique_name;
 
 const ROUNDS: usize = 200;
 
+const NOT_EXPECTED: &str = r"
+- rule: Not expected
+  desc: A program of a container with any verdict but the good one; the runtime's own steps are the host's.
+  condition: evt.type in (execve, execveat) and container.id != host and not manifest.verdict in (expected, host)
+  output: exe=%proc.exepath verdict=%manifest.verdict reason=%manifest.reason cmdline=%proc.cmdline full=%container.full_id
+  priority: NOTICE
+";
+
 /// A Debian with shell, apt, perl and python; made once per machine, as that takes a minute.
 fn debian() -> PathBuf {
     let cache = std::env::var_os("XDG_CACHE_HOME")
@@ -59,9 +67,12 @@ fn ordinary_use_raises_no_alert_and_every_exec_gets_a_verdict() {
     let containerd = Containerd::start().expect("containerd");
     containerd.import(&archive).expect("imported");
 
-    let config = format!("manifest: {{cache_dir: {}}}", directory.path().join("cache").display());
+    // The default rules, and one that names every program of a container that is not expected.
+    let strict = common::rules_file(directory.path(), NOT_EXPECTED);
+    let defaults = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../rules/rulesets/purser.yaml");
+    let config = format!("rule_matching: all\nmanifest: {{cache_dir: {}}}", directory.path().join("cache").display());
     let args = vec!["--scope".to_owned(), "containers".to_owned()];
-    let agent = common::start(&Options { config, args, ..Options::default() });
+    let agent = common::start(&Options { config, args, rules: vec![defaults, strict] });
     let shell = "ls -l /etc > /tmp/list; cat /etc/passwd | wc -l; id; env; \
                  for i in 1 2 3; do echo $i; done; find /usr/share/doc -name copyright | head -3; \
                  (sleep 0.01 &); ps 2>/dev/null; tar cf /tmp/a.tar /etc/hostname /etc/hosts; rm /tmp/list /tmp/a.tar; true";
@@ -70,10 +81,12 @@ fn ordinary_use_raises_no_alert_and_every_exec_gets_a_verdict() {
                    > /tmp/p/DEBIAN/control; printf '#!/bin/sh\\nset -e\\nid > /dev/null\\n' > /tmp/p/DEBIAN/postinst; \
                    chmod 755 /tmp/p/DEBIAN/postinst; dpkg-deb --build /tmp/p /tmp/p.deb; dpkg -i /tmp/p.deb; \
                    dpkg -r hello-local; rm -r /tmp/p /tmp/p.deb";
+    let mut own = Vec::new();
     for round in 0..ROUNDS {
         let container = containerd
             .start_container("local.test/debian:1", &unique_name("noise"), &["/bin/sleep", "1000"])
             .expect("container");
+        own.push(container.id().to_owned());
         match round % 5 {
             0 => container.exec_ok(&["/bin/sh", "-c", shell]),
             1 => container.exec_ok(&["/bin/bash", "-lc", "apt-get check && apt-cache policy perl-base && dpkg -l"]),
@@ -90,8 +103,14 @@ fn ordinary_use_raises_no_alert_and_every_exec_gets_a_verdict() {
     // The last exits are on their way; nothing that could alert is.
     std::thread::sleep(Duration::from_millis(200));
     let (lines, summary) = agent.stop().expect("summary");
-    let alerts: Vec<String> =
-        lines.into_iter().map(|line| line.alert.map_or_else(|error| error, |a| a.output)).collect();
+    // Other containers of the machine may well raise alerts.
+    let mut alerts = Vec::new();
+    for line in lines {
+        let alert = line.alert.expect("an alert");
+        if alert.field("container.id").is_none_or(|id| own.iter().any(|known| known.starts_with(id))) {
+            alerts.push(alert.output);
+        }
+    }
     assert!(alerts.is_empty(), "{} alerts: {:#?}", alerts.len(), &alerts[..alerts.len().min(10)]);
 
     let execs =
@@ -100,8 +119,5 @@ fn ordinary_use_raises_no_alert_and_every_exec_gets_a_verdict() {
     assert_eq!(verdicts, execs, "{:?}", summary.verdicts);
     let given = |name: &str| summary.verdicts.get(name).copied().unwrap_or(0);
     assert!(given("expected") >= 3 * ROUNDS as u64, "{:?}", summary.verdicts);
-    for name in ["unverifiable", "unattested", "unlisted", "modified", "relocated", "fileless"] {
-        assert_eq!(given(name), 0, "{name}: {:?}", summary.verdicts);
-    }
     assert_eq!(summary.lost(), 0, "{:?}", summary.lost);
 }
