@@ -13,8 +13,8 @@ use std::{
 use purser::{
     container::{Image, ImageStore, Rootfs},
     manifest::{
-        BuildError, Digest, LayerLimits, Manifest, build, capabilities::FileCapabilities, image_from_oci_layout,
-        model::Source,
+        BuildError, Digest, DiskCache, LayerLimits, Manifest, build, capabilities::FileCapabilities,
+        image_from_oci_layout, model::Source,
     },
 };
 
@@ -309,4 +309,44 @@ fn lists_what_containerd_unpacks_traps_included() {
         }
     }
     assert_eq!(failures, [""; 0]);
+}
+
+/// A full disk: nothing is kept, nothing half-written stays behind, and with room again it is kept.
+#[test]
+fn a_full_disk_keeps_no_manifest_and_no_rest_of_one() {
+    if missing(&[]) {
+        return;
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let layout = directory.path().join("layout");
+    write_layout(&layout, &agreed_layers());
+    let manifest = build_layout(&layout);
+    let disk = directory.path().join("disk");
+    fs::create_dir(&disk).unwrap();
+    run(Command::new("mount").args(["-t", "tmpfs", "-o", "size=64k,mode=0700", "purser-test"]).arg(&disk));
+    let unmount = Unmount(disk.clone());
+    let filler = disk.join("filler");
+    let full = fs::write(&filler, vec![0; 1 << 20]).unwrap_err();
+    assert_eq!(full.kind(), std::io::ErrorKind::StorageFull);
+
+    let cache = DiskCache::open(&disk, 1 << 30).unwrap();
+    let error = cache.write(&manifest).unwrap_err().to_string();
+    assert!(error.contains("No space left on device"), "{error}");
+    let left: Vec<_> = fs::read_dir(&disk).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!(left, ["filler"]);
+    assert_eq!(cache.read(&manifest.header().chain_id).unwrap(), None);
+
+    fs::remove_file(&filler).unwrap();
+    cache.write(&manifest).unwrap();
+    assert_eq!(cache.read(&manifest.header().chain_id).unwrap(), Some(manifest));
+    drop(unmount);
+}
+
+/// Takes the test's own mount away again.
+struct Unmount(PathBuf);
+
+impl Drop for Unmount {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg(&self.0).status();
+    }
 }
