@@ -533,13 +533,19 @@ pub fn rule_paths(paths: &[PathBuf]) -> Result<Vec<PathBuf>, ConfigError> {
 }
 
 fn read(path: &Path) -> io::Result<String> {
+    let bytes = read_at_most(path, MAX_FILE_BYTES)?;
+    String::from_utf8(bytes).map_err(|_error| io::Error::new(io::ErrorKind::InvalidData, "it is not UTF-8 text"))
+}
+
+/// A file's content, or an error where it is larger than `limit`, a whole number of MiB: a device never ends.
+pub fn read_at_most(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
     use io::Read as _;
-    let mut text = String::new();
+    let mut bytes = Vec::new();
     // One byte more than allowed tells a file that is too large from one that just fits.
-    if fs::File::open(path)?.take(MAX_FILE_BYTES + 1).read_to_string(&mut text)? as u64 > MAX_FILE_BYTES {
-        return Err(io::Error::other("it is larger than 1MiB"));
+    if fs::File::open(path)?.take(limit + 1).read_to_end(&mut bytes)? as u64 > limit {
+        return Err(io::Error::other(format!("it is larger than {}MiB", limit >> 20)));
     }
-    Ok(text)
+    Ok(bytes)
 }
 
 fn remedy(error: &io::Error) -> &'static str {

@@ -15,7 +15,8 @@ use agent_common::{
 use bytes::{BufMut, Bytes, BytesMut};
 
 use crate::event::{
-    Address, Body, Capabilities, Cgroup, Connect, Event, Exec, Exit, FileIdentity, Fork, Header, Open, Overlay, Task,
+    Address, Body, Capabilities, Cgroup, Connect, Event, Exec, Exit, FileIdentity, Fork, Header, MEMFD_MAGICS, Open,
+    Overlay, Task,
 };
 
 /// Why a record was refused. The variants are metric labels (see [`DecodeError::reason`]).
@@ -381,9 +382,6 @@ const fn convert_task(record: &TaskRecord) -> Task {
         comm: record.comm,
     }
 }
-
-/// `TMPFS_MAGIC`, `HUGETLBFS_MAGIC` (`include/uapi/linux/magic.h`): what memfds lie on.
-const MEMFD_MAGICS: [u64; 2] = [0x0102_1994, 0x9584_58f6];
 
 fn convert_file(record: &FileRecord, path: &Walked) -> FileIdentity {
     let has = |flag| record.flags & flag != 0;

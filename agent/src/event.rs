@@ -234,6 +234,12 @@ pub struct Cgroup {
     pub made: bool,
 }
 
+/// `TMPFS_MAGIC`, `HUGETLBFS_MAGIC` (`include/uapi/linux/magic.h`): what memfds lie on.
+pub(crate) const MEMFD_MAGICS: [u64; 2] = [0x0102_1994, 0x9584_58f6];
+
+/// `OVERLAYFS_SUPER_MAGIC`
+pub(crate) const OVERLAYFS: u64 = 0x794C_7630;
+
 /// A file as the kernel object says, at the event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct FileIdentity {
@@ -265,6 +271,17 @@ pub struct FileIdentity {
     pub memfd: bool,
     /// What overlayfs knows of it.
     pub overlay: Option<Overlay>,
+}
+
+impl FileIdentity {
+    /// Whether the file lies in a layer as `is` says; `None` where that is not known: of a program that ran before the
+    /// agent, `stat` tells only that it is on an overlay.
+    pub fn in_layer(&self, is: impl FnOnce(&Overlay) -> bool) -> Option<bool> {
+        match &self.overlay {
+            Some(overlay) => Some(is(overlay)),
+            None => (self.magic != OVERLAYFS).then_some(false),
+        }
+    }
 }
 
 /// An overlay inode's backing file. `real_*` name the file on the layer's own file system.

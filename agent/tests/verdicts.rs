@@ -146,3 +146,73 @@ fn each_verdict_is_given_for_what_it_means() {
     }
     assert_eq!(summary.lost(), 0, "{:?}", summary.lost);
 }
+
+const VERDICT_OF_OPEN: &str = r"
+- rule: Verdict on whoever opens
+  desc: A rule that asks for the verdict on a program at something else than its start.
+  condition: evt.type=openat and fd.name=/etc/watched and container.id != host and manifest.verdict exists
+  output: exepath=%proc.exepath upper=%proc.is_exe_upper_layer %manifest.verdict %manifest.reason %container.full_id
+  priority: NOTICE
+";
+
+/// The agent comes to a node on which everything runs already.
+#[test]
+fn programs_that_ran_before_the_agent_are_judged_like_others() {
+    if !common::is_root() {
+        return;
+    }
+    let directory = tempfile::tempdir().expect("directory");
+    let rules = common::rules_file(directory.path(), VERDICT_OF_OPEN);
+    let archive = directory.path().join("early.tar");
+    Image::new("local.test/early:1")
+        .layer(Layer::busybox(&["sh", "cp", "rm", "sleep"]).expect("busybox"))
+        .layer(
+            Layer::new()
+                .file("/etc/watched", "watched", 0o644)
+                .file("/usr/bin/shipped", payload::unique().expect("payload"), 0o755)
+                .file("/usr/bin/victim", payload::unique().expect("payload"), 0o755),
+        )
+        .write_archive(&archive)
+        .expect("image");
+    let containerd = Containerd::start().expect("containerd");
+    containerd.import(&archive).expect("imported");
+    let volume = directory.path().join("volume");
+    fs::create_dir(&volume).expect("volume");
+    let options = RunOptions { mounts: vec![(volume, "/volume".to_owned(), true)], ..RunOptions::default() };
+    let id = unique_name("early");
+    let script = "
+        s=/usr/bin/shipped; n=/tmp/new; wait='open-when /tmp/go /etc/watched'
+        $s copy-unique $s $n; cp $n /usr/bin/victim; cp $n /volume/brought; cp $s /usr/bin/copy; cp $n /tmp/gone
+        for program in $s $n /usr/bin/victim /volume/brought /usr/bin/copy /tmp/gone; do $program $wait & done
+        $s memfd $s $wait &
+        sleep 0.5; rm /tmp/gone; : > /tmp/ready; sleep 1000";
+    let container = containerd
+        .start_container_with("local.test/early:1", &id, &["/bin/sh", "-c", script], &options)
+        .expect("container");
+    let root = std::path::PathBuf::from(format!("/proc/{}/root", container.pid().expect("pid")));
+    common::until("the programs run", || root.join("tmp/ready").exists());
+
+    let config = format!("manifest: {{cache_dir: {}}}", directory.path().join("cache").display());
+    let agent = common::start(&Options { rules: vec![rules], config, ..Options::default() });
+    fs::write(root.join("tmp/go"), "").expect("written");
+    let mut seen = std::collections::BTreeMap::new();
+    while seen.len() < 7 {
+        let alert = common::wait_for(&agent, &format!("the next after {seen:?}"), |_| true);
+        if alert.field("proc.exepath") == Some("/usr/bin/copy") {
+            // It is in the upper layer, but `stat` does not tell: better no answer than a wrong one.
+            assert!(alert.output_fields["proc.is_exe_upper_layer"].is_null(), "{}", alert.output);
+        }
+        let text = |name: &str| alert.field(name).unwrap_or("null").to_owned();
+        seen.insert(text("proc.exepath"), format!("{} {}", text("manifest.verdict"), text("manifest.reason")));
+    }
+    let expected = [
+        ("/tmp/gone", "fileless unlinked"),
+        ("/tmp/new", "unlisted unknown_digest"),
+        ("/usr/bin/copy", "relocated other_path"),
+        ("/usr/bin/shipped", "expected listed"),
+        ("/usr/bin/victim", "modified other_digest"),
+        ("/volume/brought", "volume unknown_digest"),
+        ("memfd:payload", "fileless memfd"),
+    ];
+    assert_eq!(seen, expected.map(|(path, verdict)| (path.to_owned(), verdict.to_owned())).into());
+}

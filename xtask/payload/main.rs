@@ -137,6 +137,15 @@ fn run(command: &str, args: &[Vec<u8>]) -> io::Result<i32> {
         "open" => call!(2_i64, name(0)?.as_ptr(), number(1)?, number(2).unwrap_or(0o644)),
         #[cfg(target_arch = "x86_64")]
         "creat" => call!(85_i64, name(0)?.as_ptr(), number(1).unwrap_or(0o644)),
+        // open-when SIGN PATH: opens PATH once SIGN is there, and stays for a while
+        "open-when" => {
+            while !fs::exists(text(0))? {
+                thread::sleep(Duration::from_millis(5));
+            }
+            let opened = call!(sys::OPENAT, sys::AT_FDCWD, name(1)?.as_ptr(), 0_i64, 0_i64);
+            thread::sleep(Duration::from_secs(5));
+            opened
+        }
         // openat2 PATH FLAGS [MODE]
         "openat2" => {
             let how = [number(1)?, number(2).unwrap_or(0), 0_u64];

@@ -14,6 +14,7 @@ use clap::{Args, Subcommand};
 
 use super::{load, one_line, print, say};
 use crate::{
+    config,
     container::{Image, ImageRef, image_by_reference},
     manifest::{self, Progress, json},
 };
@@ -128,8 +129,11 @@ impl BuildArgs {
     }
 }
 
+/// A manifest of a million files has about 250 MB.
+const MAX_FILE_BYTES: u64 = 512 << 20;
+
 fn show(file: &Path, all: bool) -> anyhow::Result<()> {
-    let manifest = fs::read(file)
+    let manifest = config::read_at_most(file, MAX_FILE_BYTES)
         .map_err(anyhow::Error::from)
         .and_then(|bytes| Ok(json::read(&bytes)?))
         .with_context(|| format!("cannot read the manifest {}", file.display()))?;

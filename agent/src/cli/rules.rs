@@ -69,6 +69,9 @@ pub(super) fn execute(command: &RulesCommand) -> anyhow::Result<()> {
     }
 }
 
+/// The largest public rule files have a few hundred KiB.
+const MAX_FILE_BYTES: u64 = 16 << 20;
+
 /// Name and content of a rule file.
 pub type RuleFile = (String, Vec<u8>);
 
@@ -78,7 +81,8 @@ pub fn read(paths: &[PathBuf]) -> anyhow::Result<Vec<RuleFile>> {
         return Ok(vec![("purser.yaml (embedded)".to_owned(), purser_rules::DEFAULT_RULES.as_bytes().to_vec())]);
     }
     let read = |path: PathBuf| {
-        let text = std::fs::read(&path).with_context(|| format!("cannot read the rules {}", path.display()))?;
+        let text = config::read_at_most(&path, MAX_FILE_BYTES)
+            .with_context(|| format!("cannot read the rules {}", path.display()))?;
         Ok((path.to_string_lossy().into_owned(), text))
     };
     config::rule_paths(paths)?.into_iter().map(read).collect()

@@ -52,8 +52,21 @@ impl Summary {
         }
     }
 
-    /// Writes it as JSON: a reader sees the old file or the whole new one.
+    /// Writes it as JSON: a reader sees the old file or the whole new one. A pipe, a terminal or a device is
+    /// written to, and a link is followed: neither is replaced by a file.
     pub fn write(&self, path: &Path) -> io::Result<()> {
+        let target;
+        let path = match fs::metadata(path) {
+            Ok(found) if !found.is_file() && !found.is_dir() => {
+                return self.write_to(&mut fs::OpenOptions::new().write(true).open(path)?);
+            }
+            Ok(_) => {
+                target = fs::canonicalize(path)?;
+                &target
+            }
+            // Not there yet.
+            Err(_) => path,
+        };
         let directory = Self::directory(path);
         let name = path.file_name().ok_or_else(|| io::Error::other("not the name of a file"))?;
         let mut temporary = name.to_owned();
@@ -74,9 +87,14 @@ impl Summary {
 
     fn write_new(&self, path: &Path) -> io::Result<()> {
         let mut file = fs::File::create(path)?;
-        serde_json::to_writer_pretty(&mut file, self)?;
-        file.write_all(b"\n")?;
+        self.write_to(&mut file)?;
         file.sync_all()
+    }
+
+    fn write_to(&self, file: &mut fs::File) -> io::Result<()> {
+        let mut json = serde_json::to_vec_pretty(self)?;
+        json.push(b'\n');
+        file.write_all(&json)
     }
 }
 
@@ -166,6 +184,37 @@ mod tests {
         fs::create_dir(&target).expect("made");
         assert!(summary().write(&target).is_err());
         assert_eq!(fs::read_dir(directory.path()).expect("listed").count(), 1);
+    }
+
+    #[test]
+    fn a_device_or_a_link_is_written_to_and_not_replaced() {
+        use std::os::unix::fs::{FileTypeExt as _, symlink};
+
+        let directory = tempfile::tempdir().expect("a directory");
+        // A pipe stands for what is no regular file, /dev/null above all.
+        let pipe = directory.path().join("pipe");
+        rustix::fs::mknodat(
+            rustix::fs::CWD,
+            &pipe,
+            rustix::fs::FileType::Fifo,
+            rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR,
+            0,
+        )
+        .expect("a pipe");
+        let read = std::thread::spawn({
+            let pipe = pipe.clone();
+            move || fs::read_to_string(pipe).expect("read")
+        });
+        summary().write(&pipe).expect("written");
+        assert!(fs::symlink_metadata(&pipe).expect("there").file_type().is_fifo(), "the pipe is still one");
+        assert!(read.join().expect("read").contains("\"expected\": 7"));
+
+        let (file, link) = (directory.path().join("file"), directory.path().join("link"));
+        fs::write(&file, "old").expect("written");
+        symlink(&file, &link).expect("linked");
+        summary().write(&link).expect("written");
+        assert!(fs::symlink_metadata(&link).expect("there").is_symlink(), "the link is still one");
+        assert!(fs::read_to_string(&file).expect("read").contains("\"expected\": 7"));
     }
 
     #[test]

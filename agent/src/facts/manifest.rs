@@ -44,8 +44,8 @@ impl Sight<'_> {
                     None => UNKNOWN,
                 }
             }),
-            FieldId::PROC_EXE_UPPER => self.overlay(|overlay| overlay.upper),
-            FieldId::PROC_EXE_COPIED_UP => self.overlay(|overlay| overlay.upper && overlay.has_lower),
+            FieldId::PROC_EXE_UPPER => self.exe_in_layer(|overlay| overlay.upper),
+            FieldId::PROC_EXE_COPIED_UP => self.exe_in_layer(|overlay| overlay.upper && overlay.has_lower),
             FieldId::PROC_IS_ENTRYPOINT => match self.container {
                 Some(container) => boolean(self.process.vtgid == 1 && self.process.cgroup_id == container.cgroup_id),
                 None => NOT_APPLICABLE,
@@ -72,10 +72,7 @@ impl Sight<'_> {
         self.process.program.judgement.get().map_or(Fact::Pending, value)
     }
 
-    fn overlay(&self, value: fn(crate::event::Overlay) -> bool) -> Fact<'_> {
-        match self.process.program.file {
-            Some(file) => boolean(file.overlay.is_some_and(value)),
-            None => UNKNOWN,
-        }
+    pub(super) fn exe_in_layer(&self, is: fn(&crate::event::Overlay) -> bool) -> Fact<'_> {
+        self.process.program.file.and_then(|file| file.in_layer(is)).map_or(UNKNOWN, boolean)
     }
 }

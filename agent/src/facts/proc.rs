@@ -111,12 +111,8 @@ impl Sight<'_> {
                 // No bit stops root (CAP_DAC_OVERRIDE).
                 boolean(task.euid == 0 || file.mode & bit != 0)
             }),
-            FieldId::PROC_IS_EXE_UPPER_LAYER => {
-                boolean(program.file.and_then(|file| file.overlay).is_some_and(|overlay| overlay.upper))
-            }
-            FieldId::PROC_IS_EXE_LOWER_LAYER => {
-                boolean(program.file.and_then(|file| file.overlay).is_some_and(|overlay| !overlay.upper))
-            }
+            FieldId::PROC_IS_EXE_UPPER_LAYER => self.exe_in_layer(|overlay| overlay.upper),
+            FieldId::PROC_IS_EXE_LOWER_LAYER => self.exe_in_layer(|overlay| !overlay.upper),
             FieldId::PROC_IS_EXE_FROM_MEMFD => boolean(program.file.is_some_and(|file| file.memfd)),
             FieldId::PROC_EXE_INO => program.file.map_or(UNKNOWN, |file| signed(file.ino as i64)),
             FieldId::PROC_EXE_INO_CTIME => program.file.map_or(UNKNOWN, |file| unsigned(file.ctime_ns as u64)),

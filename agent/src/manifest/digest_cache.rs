@@ -4,9 +4,7 @@
 use std::collections::HashMap;
 
 use super::judge::FileDigest;
-use crate::event::FileIdentity;
-
-const OVERLAYFS: u64 = 0x794C_7630;
+use crate::event::{FileIdentity, OVERLAYFS};
 
 /// The inode that holds the bytes, and what moves when they change. Never the overlay's own numbers: those stay the
 /// lower file's across a copy-up.

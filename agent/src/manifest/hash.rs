@@ -33,7 +33,10 @@ use super::{
     judge::{FileDigest, HashFailure},
     open::{self, Found},
 };
-use crate::{container::Container, event::FileIdentity};
+use crate::{
+    container::Container,
+    event::{FileIdentity, OVERLAYFS},
+};
 
 /// Writes within one tick leave ctime unmoved; ticks are at most 10 ms (`CONFIG_HZ=100`).
 const TICK_NS: i64 = 20_000_000;
@@ -103,8 +106,6 @@ impl ExecFile {
         !self.lower() && event_ns.saturating_sub(self.real_ctime_ns()) < TICK_NS
     }
 }
-
-const OVERLAYFS: u64 = 0x794C_7630;
 
 /// Limits of hashing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

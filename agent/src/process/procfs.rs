@@ -2,15 +2,17 @@
 //! Each answer is a snapshot of a thing that changes: a process that is gone half-way is `None`, never an error.
 
 use std::fs;
+use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
+use rustix::fs::{AtFlags, Mode, OFlags, Statx, StatxFlags};
 
 use super::{NS_PER_TICK, Process, ProcessKey, Program};
-use crate::event::FileIdentity;
+use crate::event::{FileIdentity, MEMFD_MAGICS};
 
 /// Longest argv kept of a process that was there before the agent.
 const MAX_ARGV: usize = 16 << 10;
@@ -46,6 +48,10 @@ impl Procfs {
             argv.pop();
         }
         let start_boottime_ns = stat.start_ticks * NS_PER_TICK;
+        let path = link(&dir.join("exe"));
+        let file = identity(&dir, &path).ok();
+        // The kernel's event names a memfd without the slash that d_path puts in front.
+        let path = if file.is_some_and(|file| file.memfd) { path.slice(1..) } else { path };
         Some(Process {
             key: ProcessKey { tgid, start_ticks: stat.start_ticks },
             parent,
@@ -64,10 +70,10 @@ impl Procfs {
             mnt_ns: namespace(&dir.join("ns/mnt")).unwrap_or(0),
             comm: stat.comm,
             program: Arc::new(Program {
-                path: link(&dir.join("exe")),
+                path,
                 argv: argv.into(),
                 cwd: link(&dir.join("cwd")),
-                file: fs::metadata(dir.join("exe")).ok().map(|m| identity(&m)),
+                file,
                 exec_boot_ns: start_boottime_ns,
                 ..Program::default()
             }),
@@ -150,21 +156,42 @@ fn namespace(path: &Path) -> Option<u32> {
     target.to_str()?.split_once('[')?.1.strip_suffix(']')?.parse().ok()
 }
 
-/// What `stat` knows of a file. Through an overlay that is less than the kernel's event says: no layer, no real inode.
-fn identity(metadata: &fs::Metadata) -> FileIdentity {
-    let dev = metadata.dev();
-    FileIdentity {
-        dev: rustix::fs::major(dev) << 20 | rustix::fs::minor(dev),
-        ino: metadata.ino(),
-        mode: metadata.mode(),
-        uid: metadata.uid(),
-        gid: metadata.gid(),
-        nlink: metadata.nlink() as u32,
-        size: metadata.size(),
-        ctime_ns: metadata.ctime() * 1_000_000_000 + metadata.ctime_nsec(),
-        mtime_ns: metadata.mtime() * 1_000_000_000 + metadata.mtime_nsec(),
+/// What `stat` knows of the program of the process that `dir` describes. Through an overlay that is less than the kernel's
+/// event says: no layer, no real inode.
+fn identity(dir: &Path, path: &[u8]) -> rustix::io::Result<FileIdentity> {
+    // O_PATH: no daemon of a FUSE file system is asked to open anything.
+    let open = |name| rustix::fs::open(dir.join(name), OFlags::PATH | OFlags::CLOEXEC, Mode::empty());
+    let stat = |fd: &OwnedFd| {
+        let flags = AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC | AtFlags::NO_AUTOMOUNT;
+        rustix::fs::statx(fd, c"", flags, StatxFlags::BASIC_STATS | StatxFlags::MNT_ID)
+    };
+    let exe = open("exe")?;
+    let file = stat(&exe)?;
+    #[allow(clippy::unnecessary_cast, reason = "the width of f_type differs between architectures")]
+    let magic = rustix::fs::fstatfs(&exe)?.f_type as u64;
+    let device = |stat: &Statx| (stat.stx_dev_major, stat.stx_dev_minor);
+    // Files of an overlay's layers can have device numbers of their own, but not a mount of their own.
+    let on_rootfs = open("root")
+        .and_then(|root| stat(&root))
+        .is_ok_and(|root| root.stx_mnt_id == file.stx_mnt_id || device(&root) == device(&file));
+    let ns = |time: rustix::fs::StatxTimestamp| {
+        time.tv_sec.saturating_mul(1_000_000_000).saturating_add(time.tv_nsec.into())
+    };
+    Ok(FileIdentity {
+        dev: file.stx_dev_major << 20 | file.stx_dev_minor,
+        ino: file.stx_ino,
+        mode: file.stx_mode.into(),
+        uid: file.stx_uid,
+        gid: file.stx_gid,
+        nlink: file.stx_nlink,
+        size: file.stx_size,
+        ctime_ns: ns(file.stx_ctime),
+        mtime_ns: ns(file.stx_mtime),
+        magic,
+        on_rootfs,
+        memfd: file.stx_nlink == 0 && path.starts_with(b"/memfd:") && MEMFD_MAGICS.contains(&magic),
         ..FileIdentity::default()
-    }
+    })
 }
 
 #[cfg(test)]

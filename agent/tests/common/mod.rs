@@ -60,3 +60,12 @@ pub fn wait_for(agent: &Agent, what: &str, wanted: impl Fn(&Alert) -> bool) -> A
     }
     panic!("no alert for {what}; there were {others:#?}\n{}", agent.log_tail());
 }
+
+/// Waits until `there`; panics with what was waited for.
+pub fn until(what: &str, there: impl Fn() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while !there() {
+        assert!(Instant::now() < deadline, "in vain waited until {what}");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
