@@ -143,7 +143,6 @@ impl Sight<'_> {
     pub(super) fn socket_name(&self) -> Vec<u8> {
         let Body::Connect(connect) = &self.event.body else { return Vec::new() };
         match (&connect.local, &connect.remote) {
-            (_, remote @ Address::Unix(_)) => address(remote),
             (Address::Inet(_), Address::Inet(_)) => {
                 let mut name = address(&connect.local);
                 name.extend_from_slice(b"->");
