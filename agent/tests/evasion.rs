@@ -24,7 +24,7 @@ const RULES: &str = r"
   priority: WARNING
 - rule: Socket of the runtime
   desc: A connect to a unix socket.
-  condition: evt.type=connect and fd.name = /run/runtime.sock and container.id != host
+  condition: evt.type=connect and fd.name in (/run/runtime.sock, runtime/abstract.sock) and container.id != host
   output: name=%fd.name res=%evt.res type=%fd.typechar cmdline=%proc.cmdline full=%container.full_id
   priority: WARNING
 ";
@@ -102,6 +102,10 @@ fn no_way_around_a_watched_file_or_address() {
     container.exec(&["/usr/bin/payload", "connect", "/run/runtime.sock"]).expect("exec");
     let alert = common::wait_for(&agent, "unix socket", |alert| alert.rule == "Socket of the runtime");
     assert_eq!((alert.field("fd.typechar"), alert.field("evt.res")), (Some("u"), Some("ENOENT")), "{}", alert.output);
+    // An abstract name has no file, as containerd's shims once had.
+    container.exec(&["/usr/bin/payload", "connect", "@runtime/abstract.sock"]).expect("exec");
+    let alert = common::wait_for(&agent, "abstract socket", |alert| alert.rule == "Socket of the runtime");
+    assert_eq!(alert.field("fd.name"), Some("runtime/abstract.sock"), "{}", alert.output);
 
     drop(container);
     let (lines, summary) = agent.stop().expect("summary");

@@ -195,3 +195,14 @@ impl Files {
 fn sources(texts: &[RuleFile]) -> Vec<Source<'_>> {
     texts.iter().map(|(name, text)| Source { name, text }).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rules_that_never_end_are_refused() {
+        let error = read(&["/dev/zero".into()]).expect_err("endless");
+        assert_eq!(format!("{error:#}"), "cannot read the rules /dev/zero: it is larger than 16MiB");
+    }
+}

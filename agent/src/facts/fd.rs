@@ -143,7 +143,6 @@ impl Sight<'_> {
     pub(super) fn socket_name(&self) -> Vec<u8> {
         let Body::Connect(connect) = &self.event.body else { return Vec::new() };
         match (&connect.local, &connect.remote) {
-            (_, Address::Unix(path)) => path.to_vec(),
             (Address::Inet(_), Address::Inet(_)) => {
                 let mut name = address(&connect.local);
                 name.extend_from_slice(b"->");
@@ -189,6 +188,7 @@ pub(super) fn address(address: &Address) -> Vec<u8> {
     match address {
         Address::None => b"NULL".to_vec(),
         Address::Inet(inet) => format!("{}:{}", inet.ip(), inet.port()).into_bytes(),
-        Address::Unix(path) => path.to_vec(),
+        // An abstract name begins with a NUL, which upstream leaves out: with it a text would end before it began.
+        Address::Unix(path) => path.strip_prefix(b"\0").unwrap_or(path).to_vec(),
     }
 }
