@@ -59,6 +59,8 @@ fn build() -> Result<(), String> {
     println!(
         "cargo:warning=building WITHOUT eBPF programs ({missing}): `purser run` will not work. To remedy: {REMEDY}"
     );
+    // A file that never exists: cargo asks again at the next build, when the tools may be there.
+    println!("cargo:rerun-if-changed={}", out.join("built-without-bpf-tools").display());
     fs::write(&object, []).map_err(|error| format!("cannot write {}: {error}", object.display()))
 }
 
