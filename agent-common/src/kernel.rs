@@ -199,10 +199,14 @@ facts! {
     REGS_ARG1 = Register("arg1");
     REGS_ARG2 = Register("arg2");
     REGS_ARG3 = Register("arg3");
+    REGS_ARG4 = Register("arg4");
+    REGS_ARG5 = Register("arg5");
     COMPAT_ARG0 = Register("compat0");
     COMPAT_ARG1 = Register("compat1");
     COMPAT_ARG2 = Register("compat2");
     COMPAT_ARG3 = Register("compat3");
+    COMPAT_ARG4 = Register("compat4");
+    COMPAT_ARG5 = Register("compat5");
     ID_TASK = TypeId("task_struct");
     ID_BPRM = TypeId("linux_binprm");
     ID_FILE = TypeId("file");

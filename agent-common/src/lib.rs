@@ -6,19 +6,22 @@
 //! containers or sinks.
 #![no_std]
 
+mod call;
 mod event;
 mod kernel;
 mod loss;
 mod policy;
 mod record;
 
+pub use call::{Parameter, Reads, ReadsTable};
 pub use event::{Arch, EventGroup, EventType};
 pub use kernel::{Fact, Immediate, KERNEL_FACTS, immediate};
 pub use loss::Loss;
-pub use policy::{CallTable, KernelPolicy, PolicyFlags, SOCKETCALL_CODE, WANTED_CALLS, WakeState};
+pub use policy::{CallTable, EventSet, KernelPolicy, PolicyFlags, SOCKETCALL_CODE, WANTED_CALLS, WakeState};
 pub use record::{
-    CgroupRecord, ConnectFlags, ConnectRecord, ExecFlags, ExecRecord, ExitRecord, FileFlags, FileRecord, ForkRecord,
-    Header, InetAddress, OpenFlags, OpenRecord, OverlayRecord, PathFlags, PathRecord, RECORD_VERSION, TaskRecord,
+    CallFlags, CallRecord, CgroupRecord, ConnectRecord, ExecFlags, ExecRecord, ExitRecord, FileFlags, FileRecord,
+    ForkRecord, Header, InetAddress, OpenFlags, OpenRecord, OverlayRecord, PathFlags, PathRecord, RECORD_VERSION,
+    SocketFlags, SocketRecord, TaskRecord,
 };
 
 /// Names of the kernel facts, for use as const generic arguments in the programs.
@@ -34,6 +37,8 @@ pub mod limits {
     pub const ARGV_MAX: usize = 16 * 1024;
     /// Longest unix socket address (`sun_path`).
     pub const UNIX_PATH_MAX: usize = 108;
+    /// Most bytes of what is sent or received that are carried, as upstream's `snaplen`.
+    pub const DATA_MAX: usize = 80;
     /// Longest record.
     pub const RECORD_MAX: usize = 96 * 1024;
 }

@@ -1,14 +1,57 @@
 //! What user space lets through the kernel half. One value is swapped as a whole, so that no event
 //! is judged by half a set; only the agent's policy owner writes it.
 
-use crate::{Arch, EventType};
+use crate::{Arch, EventGroup, EventType};
+
+/// A set of events, by their codes.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct EventSet([u64; 4]);
+
+impl EventSet {
+    /// Whether it holds an event.
+    #[inline(always)]
+    pub const fn contains(&self, event: EventType) -> bool {
+        self.contains_code(event.code())
+    }
+
+    /// Whether it holds the event of a code.
+    #[inline(always)]
+    pub const fn contains_code(&self, code: u16) -> bool {
+        self.0[code as usize >> 6 & 3] & 1 << (code & 63) != 0
+    }
+
+    /// Adds an event.
+    pub const fn insert(&mut self, event: EventType) {
+        self.0[event.code() as usize >> 6 & 3] |= 1 << (event.code() & 63);
+    }
+
+    /// Whether it holds an event that these hooks serve.
+    pub fn needs(&self, group: EventGroup) -> bool {
+        EventType::ALL.iter().any(|event| event.group() == group && self.contains(*event))
+    }
+}
+
+impl FromIterator<EventType> for EventSet {
+    fn from_iter<I: IntoIterator<Item = EventType>>(events: I) -> Self {
+        let mut set = Self::default();
+        for event in events {
+            set.insert(event);
+        }
+        set
+    }
+}
 
 /// The policy that programs consult.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct KernelPolicy {
-    /// Bits of [`EventType::bit`]: what is reported at all.
-    pub events: u64,
+    /// What is reported at all.
+    pub events: EventSet,
+    /// Of which calls also those that failed (`EINPROGRESS` is not a failure).
+    pub failed: EventSet,
+    /// What is not reported of tasks in a cgroup that is known to be the host's.
+    pub not_host: EventSet,
     /// [`PolicyFlags`].
     pub flags: u32,
     /// Running number of the policy, copied into every record.
@@ -23,18 +66,12 @@ impl PolicyFlags {
     pub const OPEN_READ: u32 = 1;
     /// Opens for writing, `O_RDWR` included.
     pub const OPEN_WRITE: u32 = 1 << 1;
-    /// Opens that failed.
-    pub const OPEN_FAILED: u32 = 1 << 2;
-    /// Connects that failed (`EINPROGRESS` is not a failure).
-    pub const CONNECT_FAILED: u32 = 1 << 3;
     /// The environment of a new program.
-    pub const ENVIRONMENT: u32 = 1 << 4;
+    pub const ENVIRONMENT: u32 = 1 << 2;
     /// Tasks created within a process (threads).
-    pub const THREADS: u32 = 1 << 5;
-    /// Opens of tasks in a cgroup that is known to be the host's are not wanted.
-    pub const OPEN_NOT_HOST: u32 = 1 << 6;
-    /// The same for connects.
-    pub const CONNECT_NOT_HOST: u32 = 1 << 7;
+    pub const THREADS: u32 = 1 << 3;
+    /// What is sent and received.
+    pub const DATA: u32 = 1 << 4;
 }
 
 /// What the consumer of the ring is doing; programs read it to decide whether to wake it.
@@ -82,11 +119,19 @@ impl EventType {
     }
 }
 
-const _: () = assert!(size_of::<KernelPolicy>() == 16);
+const _: () = assert!(size_of::<KernelPolicy>() == 3 * 32 + 8);
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_set_holds_what_was_put_in() {
+        let set: EventSet = [EventType::Openat, EventType::Unshare].into_iter().collect();
+        let held = EventType::ALL.iter().filter(|event| set.contains(**event));
+        assert!(held.eq([&EventType::Openat, &EventType::Unshare]));
+        assert!(set.needs(EventGroup::Open) && set.needs(EventGroup::Call) && !set.needs(EventGroup::Exec));
+    }
 
     #[test]
     fn the_call_table_holds_both_numberings() {
@@ -95,7 +140,7 @@ mod tests {
         assert_eq!(table[295], EventType::Openat.code() << 8);
         assert_eq!(table[437], EventType::Openat2.code() | EventType::Openat2.code() << 8);
         assert_eq!(table[102], 0xff00);
-        assert_eq!([table[0], table[1], table[39]], [0; 3], "read, write, getpid");
+        assert_eq!([0, 1, 39].map(|number: usize| table[number] & 0xff), [0; 3], "read, write, getpid");
         assert_eq!(EventType::call_table(Arch::Aarch64, None)[56], EventType::Openat.code());
     }
 }

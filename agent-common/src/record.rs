@@ -5,7 +5,7 @@
 //! with its NUL, from the file upwards; user space puts them together (see [`PathRecord`]).
 
 /// Version of the record format; a record of another version is refused.
-pub const RECORD_VERSION: u16 = 1;
+pub const RECORD_VERSION: u16 = 2;
 
 /// The start of every record.
 #[repr(C)]
@@ -311,6 +311,40 @@ pub struct InetAddress {
     pub address: [u8; 16],
 }
 
+/// A socket's kind and ends. Its two unix addresses are sections.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, Default)]
+pub struct SocketRecord {
+    /// `sk_family`
+    pub family: u16,
+    /// `sk_type`
+    pub sock_type: u16,
+    /// `sk_protocol`
+    pub protocol: u16,
+    /// [`SocketFlags`]
+    pub flags: u16,
+    /// Bytes of the remote unix address.
+    pub remote_length: u16,
+    /// Bytes of the local unix address.
+    pub local_length: u16,
+    /// Remote address, if it is an internet one.
+    pub remote: InetAddress,
+    /// Local address, if it is an internet one.
+    pub local: InetAddress,
+}
+
+/// Bits of [`SocketRecord::flags`].
+pub struct SocketFlags;
+
+impl SocketFlags {
+    /// The remote address is the caller's copy in user memory: no kernel object holds it (a failed call).
+    pub const REMOTE_FROM_USER: u16 = 1;
+    /// The remote unix address is there, though perhaps empty (an unnamed peer).
+    pub const REMOTE_UNIX: u16 = 1 << 1;
+    /// The local unix address is there.
+    pub const LOCAL_UNIX: u16 = 1 << 2;
+}
+
 /// Sections: remote unix address, local unix address.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, Default)]
@@ -323,34 +357,50 @@ pub struct ConnectRecord {
     pub result: i64,
     /// The socket's descriptor.
     pub fd: i32,
-    /// `sk_family`
-    pub family: u16,
-    /// `sk_type`
-    pub sock_type: u16,
-    /// `sk_protocol`
-    pub protocol: u16,
-    /// [`ConnectFlags`]
-    pub flags: u16,
-    /// Bytes of the remote unix address.
-    pub remote_length: u16,
-    /// Bytes of the local unix address.
-    pub local_length: u16,
-    /// Remote address, if it is an internet one.
-    pub remote: InetAddress,
-    /// Local address, if it is an internet one.
-    pub local: InetAddress,
+    /// The socket.
+    pub socket: SocketRecord,
 }
 
-/// Bits of [`ConnectRecord::flags`].
-pub struct ConnectFlags;
+/// A plain call. Sections: the texts, path, path beneath, the directories, remote unix address, local unix address, data.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, Default)]
+pub struct CallRecord {
+    /// The header.
+    pub header: Header,
+    /// The calling task, after the call.
+    pub task: TaskRecord,
+    /// The call's result.
+    pub result: i64,
+    /// The arguments; the last two are none, so that any three bits are an index.
+    pub arguments: [u64; 8],
+    /// The event's open file, with [`CallFlags::FILE`].
+    pub file: FileRecord,
+    /// Bytes of the texts.
+    pub text_lengths: [u32; 3],
+    /// The socket behind the event's descriptor, with [`CallFlags::SOCKET`].
+    pub socket: SocketRecord,
+    /// [`CallFlags`]
+    pub flags: u32,
+    /// Bytes of data.
+    pub data_length: u32,
+    /// Path of the file.
+    pub path: PathRecord,
+    /// The directories that the first two texts start from.
+    pub directories: [PathRecord; 2],
+    /// Keeps the size a multiple of 8.
+    pub reserved: u32,
+}
 
-impl ConnectFlags {
-    /// The remote address is the caller's copy in user memory: no kernel object holds it (a failed call).
-    pub const REMOTE_FROM_USER: u16 = 1;
-    /// The remote unix address is there, though perhaps empty (an unnamed peer).
-    pub const REMOTE_UNIX: u16 = 1 << 1;
-    /// The local unix address is there.
-    pub const LOCAL_UNIX: u16 = 1 << 2;
+/// Bits of [`CallRecord::flags`].
+pub struct CallFlags;
+
+impl CallFlags {
+    /// There is a file.
+    pub const FILE: u32 = 1;
+    /// The file is a socket.
+    pub const SOCKET: u32 = 1 << 1;
+    /// The first text is a relative path whose directory is there; shifted by one for the second.
+    pub const DIRECTORY: u32 = 1 << 2;
 }
 
 /// Section: path.
@@ -380,6 +430,8 @@ const _: () = {
     assert!(size_of::<ExitRecord>() == 32 + 128 + 8);
     assert!(size_of::<OpenRecord>() == 32 + 128 + 112 + 8 + 4 * 4 + 2 * 4 + 2 * 12);
     assert!(size_of::<InetAddress>() == 24);
-    assert!(size_of::<ConnectRecord>() == 32 + 128 + 8 + 4 + 6 * 2 + 2 * 24);
+    assert!(size_of::<SocketRecord>() == 6 * 2 + 2 * 24);
+    assert!(size_of::<ConnectRecord>() == 32 + 128 + 8 + 4 + 60);
+    assert!(size_of::<CallRecord>() == 32 + 128 + 8 + 64 + 112 + 3 * 4 + 60 + 2 * 4 + 3 * 12 + 4);
     assert!(size_of::<CgroupRecord>() == 32 + 128 + 8 + 2 * 4);
 };

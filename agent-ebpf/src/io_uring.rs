@@ -1,18 +1,19 @@
 //! Opens and connects by `io_uring`, which pass no system call's exit: what was asked for is kept at
 //! submission (a name from the kernel's copy, an address from the caller's) and reported with the result at completion.
 
-use agent_common::{EventType, KernelPolicy, Loss, PolicyFlags, fact, limits};
+use agent_common::{EventType, KernelPolicy, Loss, fact, limits};
 use aya_ebpf::{
     helpers::generated::{bpf_probe_read_kernel_str, bpf_probe_read_user},
     programs::BtfTracePointContext,
 };
 
 use crate::{
-    connect::{self, Asked},
+    connect,
     maps::{self, OPEN_ROOM, Pending, SMALL_ROOM},
     object::{Object, Raw, Typed, have, typed_loads},
     open::{self, Request},
     output::{self, Sections, Urgency, lost},
+    socket::Asked,
     task,
 };
 
@@ -160,7 +161,7 @@ unsafe fn report(
     unsafe {
         let pending = maps::PENDING.get_ptr(request.address() as u64);
         if matches!(event, EventType::IoUringConnect) {
-            if !connect::result_wanted(policy, result) {
+            if !connect::result_wanted(policy, event, result) {
                 return;
             }
             let Some(scratch) = output::take(&maps::IO_URING_CONNECT) else { return };
@@ -180,7 +181,7 @@ unsafe fn report(
             output::send::<_, _, SMALL_ROOM>(scratch, Urgency::Soon);
             return;
         }
-        if result < 0 && policy.flags & PolicyFlags::OPEN_FAILED == 0 {
+        if result < 0 && !policy.failed.contains(event) {
             return;
         }
         let file = Typed::at::<{ fact::ID_FILE }>(file);

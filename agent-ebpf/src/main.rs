@@ -6,6 +6,7 @@
 #![feature(asm_experimental_arch)]
 #![allow(missing_docs, unreachable_pub, reason = "a program's symbols, used by name by the loader")]
 
+mod call;
 mod cgroup;
 mod connect;
 mod exec;
@@ -17,6 +18,7 @@ mod open;
 mod output;
 mod path;
 mod process;
+mod socket;
 mod syscall;
 mod task;
 

@@ -5,8 +5,8 @@
 //! with preemption off), hooks of two families may.
 
 use agent_common::{
-    CallTable, CgroupRecord, ConnectRecord, ExecRecord, ExitRecord, ForkRecord, KernelPolicy, Loss, OpenRecord,
-    WANTED_CALLS, limits,
+    CallRecord, CallTable, CgroupRecord, ConnectRecord, ExecRecord, ExitRecord, ForkRecord, KernelPolicy, Loss,
+    OpenRecord, Reads, ReadsTable, WANTED_CALLS, limits,
 };
 use aya_ebpf::{
     btf_maps,
@@ -70,6 +70,9 @@ pub static PENDING_SCRATCH: PerCpuArray<Pending> = PerCpuArray::with_max_entries
 #[unsafe(no_mangle)]
 pub static CALLS: CallTable = [0; WANTED_CALLS];
 
+/// What is read at the exits of plain calls, by event code.
+pub static READS: ReadsTable = Reads::table();
+
 /// A buffer for one record: fixed part, then sections.
 #[repr(C)]
 pub struct Scratch<R, const SIZE: usize> {
@@ -100,6 +103,7 @@ scratch! {
     EXEC: ExecRecord, room EXEC_ROOM, write limits::ARGV_MAX;
     OPEN: OpenRecord, room OPEN_ROOM, write limits::PATH_MAX;
     CONNECT: ConnectRecord, room SMALL_ROOM, write NAME;
+    CALL: CallRecord, room CALL_ROOM, write limits::PATH_MAX;
     CGROUP: CgroupRecord, room CGROUP_ROOM, write limits::PATH_MAX;
     FORK: ForkRecord, room 0, write 8;
     EXIT: ExitRecord, room 0, write 8;
@@ -113,5 +117,7 @@ const NAME: usize = limits::NAME_SIZE;
 pub const EXEC_ROOM: usize = 64 << 10;
 /// name, path, path beneath, directory
 pub const OPEN_ROOM: usize = 32 << 10;
+/// three texts, path, path beneath, two directories, two unix addresses, data
+pub const CALL_ROOM: usize = 32 << 10;
 pub const CGROUP_ROOM: usize = 8 << 10;
 pub const SMALL_ROOM: usize = 256;

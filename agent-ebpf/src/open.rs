@@ -25,7 +25,7 @@ const O_TRUNC: u32 = 0o1000;
 const O_CLOEXEC: u32 = 0o2_000_000;
 /// Flags that do not stay with the open file.
 const AS_ASKED: u32 = O_CREAT | O_EXCL | O_TRUNC | O_CLOEXEC;
-const AT_FDCWD: i32 = -100;
+pub const AT_FDCWD: i32 = -100;
 
 /// What the caller asked for.
 #[derive(Clone, Copy)]
@@ -41,12 +41,12 @@ pub struct Request {
 #[inline(always)]
 pub unsafe fn on_exit(event: EventType, call: Call, result: i64, current: Typed) {
     let Some(policy) = output::wanted(event) else { return };
-    if result < 0 && policy.flags & PolicyFlags::OPEN_FAILED == 0 {
+    if result < 0 && !policy.failed.contains(event) {
         return;
     }
     // SAFETY: reads the current task's call and files.
     unsafe {
-        if policy.flags & PolicyFlags::OPEN_NOT_HOST != 0 && task::is_hosts(current) {
+        if policy.not_host.contains(event) && task::is_hosts(current) {
             return;
         }
         let file = if result < 0 { core::ptr::null() } else { descriptor(current, result as u64) };
@@ -112,7 +112,7 @@ pub unsafe fn fill<K: Object>(
         path::clear(&mut record.path);
         path::clear(&mut record.directory);
         if relative {
-            directory::<K>(sections, current, (&raw const record.dirfd).read_volatile());
+            start::<K>(sections, current, (&raw const record.dirfd).read_volatile());
         }
         if !file.is_null() {
             record.bits |= OpenFlags::HAS_FILE;
@@ -166,7 +166,7 @@ pub unsafe fn descriptor(current: Typed, fd: u64) -> *const u8 {
 
 /// Sets the landmark to where a relative name starts.
 #[inline(always)]
-unsafe fn directory<K: Object>(sections: Sections, current: Typed, dirfd: i32) {
+pub unsafe fn start<K: Object>(sections: Sections, current: Typed, dirfd: i32) {
     // SAFETY: reads the current task's file system facts and descriptors.
     unsafe {
         let (dentry, mount) = if dirfd == AT_FDCWD {

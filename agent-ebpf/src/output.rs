@@ -32,14 +32,21 @@ pub fn lost(reason: Loss) {
     }
 }
 
+/// The policy in force.
+#[inline(always)]
+pub fn policy() -> Option<&'static KernelPolicy> {
+    let policy = maps::POLICY.get_value(0, &0);
+    if policy.is_none() {
+        lost(Loss::NoState);
+    }
+    policy
+}
+
 /// The policy in force, if it lets `event` through.
 #[inline(always)]
 pub fn wanted(event: EventType) -> Option<&'static KernelPolicy> {
-    let Some(policy) = maps::POLICY.get_value(0, &0) else {
-        lost(Loss::NoState);
-        return None;
-    };
-    if policy.events & event.bit() == 0 { None } else { Some(policy) }
+    let policy = policy()?;
+    if policy.events.contains(event) { Some(policy) } else { None }
 }
 
 /// This CPU's scratch buffer of a family, marked as taken.
@@ -66,6 +73,13 @@ pub unsafe fn take<R, const SIZE: usize>(
 /// Fills in the header.
 #[inline(always)]
 pub unsafe fn begin(header: &mut Header, event: EventType, policy: &KernelPolicy) {
+    // SAFETY: as below.
+    unsafe { begin_code(header, event.code(), policy) };
+}
+
+/// The same, by the event's code.
+#[inline(always)]
+pub unsafe fn begin_code(header: &mut Header, code: u16, policy: &KernelPolicy) {
     let mut sequence = 0;
     if let Some(counter) = maps::SEQUENCE.get_ptr_mut(0) {
         // SAFETY: this CPU's slot; atomic because a hook of another family may interrupt.
@@ -73,7 +87,7 @@ pub unsafe fn begin(header: &mut Header, event: EventType, policy: &KernelPolicy
     }
     *header = Header {
         version: RECORD_VERSION,
-        event: event.code(),
+        event: code,
         length: 0,
         // SAFETY: no arguments.
         cpu: unsafe { bpf_get_smp_processor_id() },

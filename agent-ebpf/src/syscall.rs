@@ -7,7 +7,7 @@ use aya_ebpf::{
 };
 
 use crate::{
-    connect, maps,
+    call, connect, maps,
     object::{Object, Typed, have},
     open, task,
 };
@@ -44,6 +44,8 @@ impl Call {
     argument!(argument1, REGS_ARG1, COMPAT_ARG1);
     argument!(argument2, REGS_ARG2, COMPAT_ARG2);
     argument!(argument3, REGS_ARG3, COMPAT_ARG3);
+    argument!(argument4, REGS_ARG4, COMPAT_ARG4);
+    argument!(argument5, REGS_ARG5, COMPAT_ARG5);
 }
 
 /// `(regs, result)`: every call of the machine comes by, so the first lines decide what it costs.
@@ -64,6 +66,12 @@ pub unsafe fn on_exit(ctx: &BtfTracePointContext) {
         let compat = is_compat(current);
         let code = if compat { codes >> 8 } else { codes & 0xff };
         let call = Call { regs, compat };
+        if code >= EventType::FIRST_CALL.code() && code != u16::from(SOCKETCALL_CODE) {
+            if !task::is_agent(current) {
+                call::on_exit(code, call, ctx.arg(1), current);
+            }
+            return;
+        }
         let event =
             if code == u16::from(SOCKETCALL_CODE) { Some(EventType::Connect) } else { EventType::from_code(code) };
         let Some(event) = event else { return };

@@ -8,15 +8,15 @@ use std::{
 };
 
 use agent_common::{
-    CgroupRecord, ConnectFlags, ConnectRecord, EventGroup, EventType, ExecFlags, ExecRecord, ExitRecord, FileFlags,
-    FileRecord, ForkRecord, Header as HeaderRecord, InetAddress, OpenFlags, OpenRecord, PathFlags, PathRecord,
-    RECORD_VERSION, TaskRecord,
+    CallFlags, CallRecord, CgroupRecord, ConnectRecord, EventGroup, EventType, ExecFlags, ExecRecord, ExitRecord,
+    FileFlags, FileRecord, ForkRecord, Header as HeaderRecord, InetAddress, OpenFlags, OpenRecord, PathFlags,
+    PathRecord, RECORD_VERSION, SocketFlags, SocketRecord, TaskRecord,
 };
 use bytes::{BufMut, Bytes, BytesMut};
 
 use crate::event::{
-    Address, Body, Capabilities, Cgroup, Connect, Event, Exec, Exit, FileIdentity, Fork, Header, MEMFD_MAGICS, Open,
-    Overlay, Task,
+    Address, Body, Call, Capabilities, Cgroup, Connect, Event, Exec, Exit, FileIdentity, Fork, Header, MEMFD_MAGICS,
+    Open, Overlay, Socket, Task,
 };
 
 /// Why a record was refused. The variants are metric labels (see [`DecodeError::reason`]).
@@ -93,6 +93,7 @@ pub fn decode(record: &[u8]) -> Result<Event, DecodeError> {
         EventGroup::IoUring if matches!(event, EventType::IoUringConnect) => connect(record, true)?,
         EventGroup::IoUring => open(record, true)?,
         EventGroup::Cgroup => cgroup(record, event)?,
+        EventGroup::Call => call(record)?,
     };
     Ok(Event {
         header: Header {
@@ -116,6 +117,7 @@ impl Fixed for ExitRecord {}
 impl Fixed for OpenRecord {}
 impl Fixed for ConnectRecord {}
 impl Fixed for CgroupRecord {}
+impl Fixed for CallRecord {}
 
 fn fixed<R: Fixed>(record: &[u8]) -> Result<R, DecodeError> {
     if record.len() < size_of::<R>() {
@@ -305,21 +307,60 @@ const fn result(result: i64) -> i64 {
 fn connect(bytes: &[u8], io_uring: bool) -> Result<(TaskRecord, Body), DecodeError> {
     let record: ConnectRecord = fixed(bytes)?;
     let mut sections = Sections::new::<ConnectRecord>(bytes);
-    let remote = sections.take(record.remote_length.into())?;
-    let local = sections.take(record.local_length.into())?;
-    let has = |flag| record.flags & flag != 0;
     let connect = Connect {
         result: result(record.result),
         fd: record.fd,
-        family: record.family,
-        sock_type: record.sock_type,
-        protocol: record.protocol,
-        remote: address(&record.remote, remote, has(ConnectFlags::REMOTE_UNIX)),
-        remote_from_user: has(ConnectFlags::REMOTE_FROM_USER),
-        local: address(&record.local, local, has(ConnectFlags::LOCAL_UNIX)),
+        socket: socket(&record.socket, &mut sections)?,
         io_uring,
     };
     Ok((record.task, Body::Connect(Box::new(connect))))
+}
+
+fn socket(record: &SocketRecord, sections: &mut Sections) -> Result<Socket, DecodeError> {
+    let remote = sections.take(record.remote_length.into())?;
+    let local = sections.take(record.local_length.into())?;
+    let has = |flag| record.flags & flag != 0;
+    Ok(Socket {
+        family: record.family,
+        sock_type: record.sock_type,
+        protocol: record.protocol,
+        remote: address(&record.remote, remote, has(SocketFlags::REMOTE_UNIX)),
+        remote_from_user: has(SocketFlags::REMOTE_FROM_USER),
+        local: address(&record.local, local, has(SocketFlags::LOCAL_UNIX)),
+    })
+}
+
+fn call(bytes: &[u8]) -> Result<(TaskRecord, Body), DecodeError> {
+    let record: CallRecord = fixed(bytes)?;
+    let mut sections = Sections::new::<CallRecord>(bytes);
+    let has = |flag| record.flags & flag != 0;
+    let mut texts = [const { Bytes::new() }; 3];
+    for (text, length) in texts.iter_mut().zip(record.text_lengths) {
+        *text = sections.take(length as usize)?;
+    }
+    let path = Walked::take(record.path, &mut sections)?;
+    let mut directories = [const { Bytes::new() }; 2];
+    for (nth, (directory, walked)) in directories.iter_mut().zip(record.directories).enumerate() {
+        let walked = Walked::take(walked, &mut sections)?;
+        if has(CallFlags::DIRECTORY << nth) {
+            *directory = walked.path();
+        }
+    }
+    let socket = socket(&record.socket, &mut sections)?;
+    let data = sections.take(record.data_length as usize)?;
+    let [arguments @ .., _, _] = record.arguments;
+    let call = Call {
+        result: result(record.result),
+        arguments,
+        texts,
+        directories,
+        file: has(CallFlags::FILE).then(|| convert_file(&record.file, &path)),
+        path: path.path(),
+        fs_path: path.fs_path(),
+        socket: (has(CallFlags::SOCKET) || socket.remote_from_user).then_some(socket),
+        data,
+    };
+    Ok((record.task, Body::Call(Box::new(call))))
 }
 
 fn address(inet: &InetAddress, unix: Bytes, is_unix: bool) -> Address {

@@ -108,6 +108,8 @@ pub enum Body {
     Connect(Box<Connect>),
     /// A cgroup directory was made or removed.
     Cgroup(Cgroup),
+    /// A plain call returned.
+    Call(Box<Call>),
 }
 
 /// The new program, after the point of no return. `Task` already is the new one (comm, creds).
@@ -195,21 +197,52 @@ pub struct Connect {
     pub result: i64,
     /// The socket's descriptor; -1 where the hook cannot know it (io_uring).
     pub fd: i32,
+    /// The socket; its far end is what it is connected (or connecting) to, after a failure what was asked for.
+    pub socket: Socket,
+    /// Done through io_uring.
+    pub io_uring: bool,
+}
+
+/// A socket, from the kernel's object.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Socket {
     /// `AF_*`.
     pub family: u16,
     /// `SOCK_STREAM`, `SOCK_DGRAM`, ...
     pub sock_type: u16,
     /// `IPPROTO_*`.
     pub protocol: u16,
-    /// The address that the socket is connected (or connecting) to; after a failure the one asked for.
+    /// Its far end.
     pub remote: Address,
-    /// `remote` is the caller's copy in user memory: a failed call can leave no kernel object that holds it
-    /// (`evt.arg_source=user`).
+    /// `remote` is the caller's copy in user memory: a failed call, or a message of a socket that is not connected,
+    /// leaves no kernel object that holds it (`evt.arg_source=user`).
     pub remote_from_user: bool,
-    /// The socket's own address after the call, where the kernel object has one.
+    /// Its own address after the call, where the kernel object has one.
     pub local: Address,
-    /// Done through io_uring.
-    pub io_uring: bool,
+}
+
+/// A plain call at its exit. What its arguments mean says [`EventType::parameters`]; texts are the caller's memory at the
+/// call's end (`evt.arg_source=user`).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Call {
+    /// The call's result; a failure is the negated errno.
+    pub result: i64,
+    /// The registers.
+    pub arguments: [u64; 6],
+    /// The texts, in the order of the parameters; a path is as asked for.
+    pub texts: [Bytes; 3],
+    /// The directories that the first two texts start from if they are relative paths, resolved; else empty.
+    pub directories: [Bytes; 2],
+    /// The event's open file.
+    pub file: Option<FileIdentity>,
+    /// Resolved path of `file`, as in [`Open::path`].
+    pub path: Bytes,
+    /// Path of `file` from its own file system's root where it differs; else empty.
+    pub fs_path: Bytes,
+    /// `file` as a socket; or no more than the address that the call names, where there is none.
+    pub socket: Option<Socket>,
+    /// What was sent or received, its start; empty unless a rule reads it.
+    pub data: Bytes,
 }
 
 /// A socket address.

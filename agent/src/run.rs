@@ -130,28 +130,22 @@ fn manifest_store(config: &Config) -> ManifestStore {
 
 /// What the rules need of the kernel. Processes and cgroups are always followed: identity rests on them.
 fn policy(needs: &Needs, scope: Scope) -> Policy {
-    let wanted = |event: &EventType| match event.group() {
-        EventGroup::Exec | EventGroup::Fork | EventGroup::Exit | EventGroup::Cgroup => true,
-        EventGroup::Open | EventGroup::Connect | EventGroup::IoUring => needs.events.contains(facts::code(*event)),
-    };
-    let failed = |group: EventGroup| {
-        EventType::ALL.iter().any(|event| event.group() == group && needs.failed.contains(facts::code(*event)))
-    };
-    let containers_only = |group: EventGroup| {
-        let mut events = EventType::ALL.iter().filter(|event| event.group() == group).map(|event| facts::code(*event));
-        scope == Scope::Containers
-            || events.all(|code| !needs.events.contains(code) || needs.container_only.contains(code))
-    };
+    let events = |wanted: &dyn Fn(EventType) -> bool| EventType::ALL.iter().copied().filter(|e| wanted(*e)).collect();
+    let code = facts::code;
     Policy {
-        events: EventType::ALL.iter().copied().filter(wanted).collect(),
+        events: events(&|event| match event.group() {
+            EventGroup::Exec | EventGroup::Fork | EventGroup::Exit | EventGroup::Cgroup => true,
+            EventGroup::Open | EventGroup::Connect | EventGroup::IoUring | EventGroup::Call => {
+                needs.events.contains(code(event))
+            }
+        }),
+        failed: events(&|event| needs.failed.contains(code(event))),
+        not_host: events(&|event| scope == Scope::Containers || needs.container_only.contains(code(event))),
         open_read: needs.opens.read,
         open_write: needs.opens.write,
-        open_failed: failed(EventGroup::Open),
-        connect_failed: failed(EventGroup::Connect),
         environment: needs.environment(),
         threads: false,
-        open_not_host: containers_only(EventGroup::Open),
-        connect_not_host: containers_only(EventGroup::Connect),
+        data: needs.data(),
     }
 }
 

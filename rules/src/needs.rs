@@ -45,6 +45,20 @@ impl Needs {
         self.reads(FieldId::PROC_ENV) || self.reads(FieldId::PROC_AENV)
     }
 
+    /// Whether any rule reads what is sent or received.
+    pub fn data(&self) -> bool {
+        [
+            FieldId::EVT_BUFFER,
+            FieldId::EVT_BUFLEN,
+            FieldId::EVT_ARG,
+            FieldId::EVT_RAWARG,
+            FieldId::EVT_ARGS,
+            FieldId::EVT_INFO,
+        ]
+        .into_iter()
+        .any(|field| self.reads(field))
+    }
+
     /// Whether any rule waits for a manifest's verdict or reads a digest.
     pub fn digests(&self) -> bool {
         self.fields.iter().any(|field| FieldId::MANIFEST_VERDICT <= *field && *field <= FieldId::LIB_VERDICT)

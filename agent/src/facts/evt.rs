@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::sync::OnceLock;
 
+use purser_rules::event::Category;
 use purser_rules::{Arg, EventCode, Fact, FieldId, FieldRef, Value};
 
 use super::{NOT_APPLICABLE, Sight, boolean, signed, unsigned};
@@ -41,6 +42,7 @@ impl Sight<'_> {
                 Body::Connect(_) => b"net",
                 Body::Exec(_) | Body::Fork(_) | Body::Exit(_) => b"process",
                 Body::Cgroup(_) => b"other",
+                Body::Call(_) => category(code(header.event).event().category),
             }),
             FieldId::EVT_CPU => signed(i64::from(header.cpu)),
             FieldId::EVT_RAWTIME => unsigned(self.epoch_ns()),
@@ -92,7 +94,9 @@ impl Sight<'_> {
             // Opens and connects that failed leave no kernel object: their name comes from the caller's memory.
             FieldId::EVT_ARG_SOURCE => Fact::text(match &self.event.body {
                 Body::Open(open) if open.file.is_none() && !open.io_uring => b"user",
-                Body::Connect(connect) if connect.remote_from_user => b"user",
+                Body::Connect(connect) if connect.socket.remote_from_user => b"user",
+                Body::Call(call) if call.texts.iter().any(|text| !text.is_empty()) => b"user",
+                Body::Call(call) if call.socket.as_ref().is_some_and(|socket| socket.remote_from_user) => b"user",
                 _ => b"kernel",
             }),
             FieldId::EVT_ARG => self.argument(field.arg),
@@ -141,6 +145,7 @@ impl Sight<'_> {
             Body::Fork(fork) => Some(i64::from(fork.child_vtid)),
             Body::Open(open) => Some(open.result),
             Body::Connect(connect) => Some(connect.result),
+            Body::Call(call) => (!code(self.event.header.event).is_generic()).then_some(call.result),
             // No system call returned.
             Body::Exit(_) | Body::Cgroup(_) => None,
         }
@@ -247,6 +252,7 @@ impl Sight<'_> {
             Body::Open(open) => self.open_parameter(open, name),
             Body::Connect(connect) => self.connect_parameter(connect, name),
             Body::Cgroup(_) => None,
+            Body::Call(call) => self.call_parameter(call, name),
         }
     }
 
@@ -284,20 +290,22 @@ impl Sight<'_> {
             },
             b"fd" => descriptor(connect.fd.into(), self.type_char().unwrap_or(b'4'), self.keep(&self.socket_name())),
             b"tuple" => Parameter { text: Cow::Owned(self.socket_name()), raw: Some(Raw::Bytes) },
-            b"addr" => Parameter { text: Cow::Owned(super::fd::address(&connect.remote)), raw: Some(Raw::Bytes) },
+            b"addr" => {
+                Parameter { text: Cow::Owned(super::fd::address(&connect.socket.remote)), raw: Some(Raw::Bytes) }
+            }
             _ => return None,
         })
     }
 }
 
 /// A parameter as text and, where rules may compare it, raw.
-struct Parameter<'a> {
-    text: Cow<'a, [u8]>,
-    raw: Option<Raw>,
+pub(super) struct Parameter<'a> {
+    pub(super) text: Cow<'a, [u8]>,
+    pub(super) raw: Option<Raw>,
 }
 
 /// What a raw parameter is; text and bytes are in [`Parameter::text`].
-enum Raw {
+pub(super) enum Raw {
     Signed(i64),
     Unsigned(u64),
     Text,
@@ -305,16 +313,16 @@ enum Raw {
 }
 
 impl<'a> Parameter<'a> {
-    fn text(text: &'a [u8]) -> Self {
+    pub(super) fn text(text: &'a [u8]) -> Self {
         // Upstream prints this for an empty text parameter.
         Self { text: Cow::Borrowed(if text.is_empty() { b"<NA>" } else { text }), raw: Some(Raw::Text) }
     }
 
-    fn signed(value: i64) -> Self {
+    pub(super) fn signed(value: i64) -> Self {
         Self { text: Cow::Owned(value.to_string().into_bytes()), raw: Some(Raw::Signed(value)) }
     }
 
-    fn unsigned(value: u64) -> Self {
+    pub(super) fn unsigned(value: u64) -> Self {
         Self { text: Cow::Owned(value.to_string().into_bytes()), raw: Some(Raw::Unsigned(value)) }
     }
 
@@ -324,7 +332,7 @@ impl<'a> Parameter<'a> {
 }
 
 /// `<f>/path`, the bare `<6>` without a name, or the error.
-fn descriptor(fd: i64, kind: u8, name: &[u8]) -> Parameter<'static> {
+pub(super) fn descriptor(fd: i64, kind: u8, name: &[u8]) -> Parameter<'static> {
     let text = if fd < 0 {
         result_name(fd).as_bytes().to_vec()
     } else {
@@ -333,6 +341,26 @@ fn descriptor(fd: i64, kind: u8, name: &[u8]) -> Parameter<'static> {
         text
     };
     Parameter { text: Cow::Owned(text), raw: Some(Raw::Signed(fd)) }
+}
+
+/// A category as upstream prints it (libs `sinsp_evt::get_category`).
+const fn category(category: Category) -> &'static [u8] {
+    match category {
+        Category::File | Category::IoOther => b"file",
+        Category::Net | Category::IoRead | Category::IoWrite => b"net",
+        Category::Ipc => b"ipc",
+        Category::Memory => b"memory",
+        Category::Process => b"process",
+        Category::Sleep => b"sleep",
+        Category::System => b"system",
+        Category::Signal => b"signal",
+        Category::User => b"user",
+        Category::Time => b"time",
+        Category::Wait => b"wait",
+        Category::Scheduler => b"scheduler",
+        Category::Internal => b"internal",
+        Category::Other | Category::Unknown => b"other",
+    }
 }
 
 /// The mode argument means something: `O_TMPFILE` contains the bit of `O_DIRECTORY`, which alone makes nothing.

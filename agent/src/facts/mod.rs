@@ -2,9 +2,11 @@
 //! container and its verdict. One file per class of fields. It reads nothing from the machine but user names,
 //! and those through [`Outside`].
 
+mod call;
 mod container;
 mod evt;
 mod fd;
+mod flags;
 mod manifest;
 mod names;
 mod proc;

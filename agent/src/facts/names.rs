@@ -3,7 +3,8 @@
 
 use bytes::Bytes;
 
-use crate::event::{Body, Event};
+use super::call::{first_path, first_path_resolved};
+use crate::event::{Body, Call, Event, EventType};
 
 /// The distinct names of an event's file, the resolved one first; a single empty one for events without a file.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -15,7 +16,11 @@ pub struct Names {
 impl Names {
     /// The names of `event`'s file.
     pub fn of(event: &Event) -> Self {
-        let Body::Open(open) = &event.body else { return Self::default() };
+        let open = match &event.body {
+            Body::Open(open) => open,
+            Body::Call(call) => return Self::of_call(call, event.header.event),
+            _ => return Self::default(),
+        };
         let asked = asked_for(&open.dir, &open.name);
         if open.path.is_empty() {
             // A failed call has only the name it asked for.
@@ -24,6 +29,19 @@ impl Names {
         let mut names = Self { first: open.path.clone(), more: [None, None] };
         names.add(asked);
         names.add(open.fs_path.clone());
+        names
+    }
+
+    /// The names of a descriptor's file; for a call that names paths, the first as absolute and as the caller wrote it,
+    /// which stand for all of them.
+    fn of_call(call: &Call, event: EventType) -> Self {
+        let mut names = Self { first: call.path.clone(), more: [None, None] };
+        if !call.path.is_empty() {
+            names.add(call.fs_path.clone());
+        } else if let Some(asked) = first_path(call, event.parameters()) {
+            names.first = first_path_resolved(call, event.parameters()).unwrap_or_else(|| asked.clone());
+            names.add(asked);
+        }
         names
     }
 
@@ -49,7 +67,7 @@ impl Names {
 
 /// `name` as asked for, made absolute from `dir` and cleaned of `.`, `..` and double slashes without looking at the
 /// file system; empty where the directory is not known.
-fn asked_for(dir: &Bytes, name: &Bytes) -> Bytes {
+pub(super) fn asked_for(dir: &Bytes, name: &Bytes) -> Bytes {
     if name.first() == Some(&b'/') {
         if is_clean(name) {
             return name.clone();

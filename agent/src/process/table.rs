@@ -78,7 +78,7 @@ impl ProcessTable {
                 }
                 before
             }
-            Body::Open(_) | Body::Connect(_) | Body::Cgroup(_) => before,
+            Body::Open(_) | Body::Connect(_) | Body::Cgroup(_) | Body::Call(_) => before,
         }
     }
 

@@ -11,8 +11,8 @@ pub(super) struct Machine {
     pub(super) compat: Option<Arch>,
     /// `pt_regs` member of the call's number.
     number: &'static str,
-    arguments: [Register; 4],
-    compat_arguments: [Register; 4],
+    arguments: [Register; 6],
+    compat_arguments: [Register; 6],
 }
 
 /// A `pt_regs` member, and how many bytes past it.
@@ -24,8 +24,22 @@ pub(super) const MACHINE: Machine = Machine {
     native: Arch::X86_64,
     compat: Some(Arch::I386),
     number: "pt_regs.orig_ax",
-    arguments: [("pt_regs.di", 0), ("pt_regs.si", 0), ("pt_regs.dx", 0), ("pt_regs.r10", 0)],
-    compat_arguments: [("pt_regs.bx", 0), ("pt_regs.cx", 0), ("pt_regs.dx", 0), ("pt_regs.si", 0)],
+    arguments: [
+        ("pt_regs.di", 0),
+        ("pt_regs.si", 0),
+        ("pt_regs.dx", 0),
+        ("pt_regs.r10", 0),
+        ("pt_regs.r8", 0),
+        ("pt_regs.r9", 0),
+    ],
+    compat_arguments: [
+        ("pt_regs.bx", 0),
+        ("pt_regs.cx", 0),
+        ("pt_regs.dx", 0),
+        ("pt_regs.si", 0),
+        ("pt_regs.di", 0),
+        ("pt_regs.bp", 0),
+    ],
 };
 
 /// The machine this agent was built for. 32-bit arm calls have a numbering of their own that the event table
@@ -36,8 +50,22 @@ pub(super) const MACHINE: Machine = Machine {
     compat: None,
     number: "pt_regs.syscallno",
     // The result has taken the place of the first argument by the call's exit.
-    arguments: [("pt_regs.orig_x0", 0), ("pt_regs.regs", 8), ("pt_regs.regs", 16), ("pt_regs.regs", 24)],
-    compat_arguments: [("pt_regs.orig_x0", 0), ("pt_regs.regs", 8), ("pt_regs.regs", 16), ("pt_regs.regs", 24)],
+    arguments: [
+        ("pt_regs.orig_x0", 0),
+        ("pt_regs.regs", 8),
+        ("pt_regs.regs", 16),
+        ("pt_regs.regs", 24),
+        ("pt_regs.regs", 32),
+        ("pt_regs.regs", 40),
+    ],
+    compat_arguments: [
+        ("pt_regs.orig_x0", 0),
+        ("pt_regs.regs", 8),
+        ("pt_regs.regs", 16),
+        ("pt_regs.regs", 24),
+        ("pt_regs.regs", 32),
+        ("pt_regs.regs", 40),
+    ],
 };
 
 impl Machine {

@@ -167,14 +167,14 @@ const HOOKS: &[HookSpec] = &[
     hook("tp_btf/sched_process_fork", "sched_process_fork", &[EventGroup::Fork], true),
     hook("tp_btf/sched_process_exec", "sched_process_exec", &[EventGroup::Exec], true),
     hook("tp_btf/sched_process_exit", "sched_process_exit", &[EventGroup::Exit], true),
-    hook("tp_btf/sys_exit", "sys_exit", &[EventGroup::Open, EventGroup::Connect], true),
+    hook("tp_btf/sys_exit", "sys_exit", &[EventGroup::Open, EventGroup::Connect, EventGroup::Call], true),
     hook("tp_btf/io_uring_submit_req", "io_uring_submit_req", &[EventGroup::IoUring], false),
     hook("tp_btf/io_uring_complete", "io_uring_complete", &[EventGroup::IoUring], false),
 ];
 
 /// Maps with one element per processor.
 const SCRATCH_MAPS: &[&str] =
-    &["EXEC", "OPEN", "CONNECT", "CGROUP", "FORK", "EXIT", "IO_URING_OPEN", "IO_URING_CONNECT"];
+    &["EXEC", "OPEN", "CONNECT", "CALL", "CGROUP", "FORK", "EXIT", "IO_URING_OPEN", "IO_URING_CONNECT"];
 
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/purser-bpf.o"));
 

@@ -1,7 +1,8 @@
 //! The one owner of what programs consult: which events leave the kernel. Everything is written as one
 //! map and swapped in by its generation, so that no event is judged by half a set.
 
-use agent_common::{EventGroup, EventType, KernelPolicy, PolicyFlags};
+pub use agent_common::EventSet;
+use agent_common::{EventType, KernelPolicy, PolicyFlags};
 use aya::maps::{Array, ArrayOfMaps, MapData, MapError};
 
 /// What the rules need to see. The default is nothing.
@@ -10,22 +11,21 @@ use aya::maps::{Array, ArrayOfMaps, MapData, MapError};
 pub struct Policy {
     /// The events.
     pub events: EventSet,
+    /// Those of which failures are wanted as well.
+    pub failed: EventSet,
+    /// Those that are not wanted of tasks in cgroups that [`Sensor::add_host_cgroup`](super::Sensor::add_host_cgroup) was
+    /// told of.
+    pub not_host: EventSet,
     /// Opens for reading, `O_RDWR` included.
     pub open_read: bool,
     /// Opens for writing, `O_RDWR` included.
     pub open_write: bool,
-    /// Opens that failed.
-    pub open_failed: bool,
-    /// Connects that failed.
-    pub connect_failed: bool,
     /// Environments of new programs.
     pub environment: bool,
     /// Threads as well as processes, at fork and exit.
     pub threads: bool,
-    /// No opens of tasks in cgroups that [`Sensor::add_host_cgroup`](super::Sensor::add_host_cgroup) was told of.
-    pub open_not_host: bool,
-    /// No connects of them.
-    pub connect_not_host: bool,
+    /// The start of what is sent and received.
+    pub data: bool,
 }
 
 impl Policy {
@@ -33,14 +33,13 @@ impl Policy {
     pub fn everything() -> Self {
         Self {
             events: EventType::ALL.iter().copied().collect(),
+            failed: EventType::ALL.iter().copied().collect(),
+            not_host: EventSet::default(),
             open_read: true,
             open_write: true,
-            open_failed: true,
-            connect_failed: true,
             environment: true,
             threads: true,
-            open_not_host: false,
-            connect_not_host: false,
+            data: true,
         }
     }
 
@@ -48,46 +47,12 @@ impl Policy {
         let flags = [
             (self.open_read, PolicyFlags::OPEN_READ),
             (self.open_write, PolicyFlags::OPEN_WRITE),
-            (self.open_failed, PolicyFlags::OPEN_FAILED),
-            (self.connect_failed, PolicyFlags::CONNECT_FAILED),
             (self.environment, PolicyFlags::ENVIRONMENT),
             (self.threads, PolicyFlags::THREADS),
-            (self.open_not_host, PolicyFlags::OPEN_NOT_HOST),
-            (self.connect_not_host, PolicyFlags::CONNECT_NOT_HOST),
+            (self.data, PolicyFlags::DATA),
         ];
         let flags = flags.into_iter().filter(|(wanted, _)| *wanted).fold(0, |all, (_, flag)| all | flag);
-        KernelPolicy { events: self.events.0, flags, generation }
-    }
-}
-
-/// A set of event types.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct EventSet(u64);
-
-impl EventSet {
-    /// Whether it holds an event.
-    pub const fn contains(self, event: EventType) -> bool {
-        self.0 & event.bit() != 0
-    }
-
-    /// Adds an event.
-    pub const fn insert(&mut self, event: EventType) {
-        self.0 |= event.bit();
-    }
-
-    /// Whether it holds an event that these hooks serve.
-    pub fn needs(self, group: EventGroup) -> bool {
-        EventType::ALL.iter().any(|event| event.group() == group && self.contains(*event))
-    }
-}
-
-impl FromIterator<EventType> for EventSet {
-    fn from_iter<I: IntoIterator<Item = EventType>>(events: I) -> Self {
-        let mut set = Self::default();
-        for event in events {
-            set.insert(event);
-        }
-        set
+        KernelPolicy { events: self.events, failed: self.failed, not_host: self.not_host, flags, generation }
     }
 }
 
@@ -131,9 +96,8 @@ mod tests {
         let policy =
             Policy { events: [EventType::Openat].into_iter().collect(), open_write: true, ..Policy::default() };
         let kernel = policy.kernel(7);
-        assert_eq!(kernel, KernelPolicy { events: 1 << 9, flags: PolicyFlags::OPEN_WRITE, generation: 7 });
-        assert!(policy.events.needs(EventGroup::Open));
-        assert!(!policy.events.needs(EventGroup::Exec));
-        assert_eq!(Policy::everything().kernel(0).flags, 0b11_1111);
+        assert_eq!((kernel.flags, kernel.generation), (PolicyFlags::OPEN_WRITE, 7));
+        assert!(kernel.events.contains(EventType::Openat) && !kernel.events.contains(EventType::Open));
+        assert_eq!(Policy::everything().kernel(0).flags, 0b1_1111);
     }
 }

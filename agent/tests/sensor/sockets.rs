@@ -93,14 +93,17 @@ fn internet_connects_tell_both_ends() {
         assert_eq!(event.task.tgid, seen.child);
         // A nonblocking connect over loopback may be done before the call ends.
         assert!(connect.result == i64::from(result) || (result == -libc::EINPROGRESS && connect.result == 0));
-        assert_eq!((i32::from(connect.family), connect.sock_type, connect.protocol), (family, kind, protocol));
-        assert_eq!(connect.remote, Address::Inet(remote));
-        assert_eq!(connect.remote_from_user, from_user);
+        assert_eq!(
+            (i32::from(connect.socket.family), connect.socket.sock_type, connect.socket.protocol),
+            (family, kind, protocol)
+        );
+        assert_eq!(connect.socket.remote, Address::Inet(remote));
+        assert_eq!(connect.socket.remote_from_user, from_user);
         assert_eq!(connect.fd, last_fd + 1);
         last_fd = connect.fd;
         assert!(!connect.io_uring);
         if result == 0 {
-            let Address::Inet(local) = &connect.local else { panic!("{connect:?}") };
+            let Address::Inet(local) = &connect.socket.local else { panic!("{connect:?}") };
             assert!(local.ip().is_loopback() && local.port() != 0);
         }
     }
@@ -134,10 +137,10 @@ fn unix_connects_tell_paths_and_abstract_names() {
     assert_eq!(connects.len(), 3);
     for ((_, connect), (result, remote, from_user)) in connects.iter().zip(expected) {
         assert_eq!(connect.result, result);
-        assert_eq!(i32::from(connect.family), libc::AF_UNIX);
-        assert_eq!(connect.remote, Address::Unix(remote.into()));
-        assert_eq!(connect.remote_from_user, from_user);
-        assert_eq!(connect.local, Address::None);
+        assert_eq!(i32::from(connect.socket.family), libc::AF_UNIX);
+        assert_eq!(connect.socket.remote, Address::Unix(remote.into()));
+        assert_eq!(connect.socket.remote_from_user, from_user);
+        assert_eq!(connect.socket.local, Address::None);
     }
 }
 
@@ -175,6 +178,6 @@ fn connects_by_io_uring_are_seen() {
     for ((event, connect), (result, remote)) in connects.iter().zip(expected) {
         assert_eq!((event.header.event, event.header.event.name()), (EventType::IoUringConnect, "connect"));
         assert_eq!((connect.result, connect.fd, connect.io_uring), (result, -1, true));
-        assert_eq!((&connect.remote, connect.remote_from_user), (&Address::Inet(remote), result != 0));
+        assert_eq!((&connect.socket.remote, connect.socket.remote_from_user), (&Address::Inet(remote), result != 0));
     }
 }

@@ -1,0 +1,150 @@
+//! Parameters of plain calls: the event table says where each is, the rule language's table how it prints.
+
+use std::borrow::Cow;
+
+use agent_common::Parameter as Source;
+use bytes::Bytes;
+use purser_rules::{PrintFormat, Type};
+
+use super::evt::{Parameter, Raw, code, descriptor, result_name};
+use super::names::asked_for;
+use super::{Sight, flags};
+use crate::event::{Address, Call};
+
+impl Sight<'_> {
+    /// The parameter called `name` of a call; none for an event that rules know by its name alone.
+    pub(super) fn call_parameter(&self, call: &Call, name: &[u8]) -> Option<Parameter<'_>> {
+        let event = self.event.header.event;
+        let sources = event.parameters();
+        let (at, param) = code(event).event().param(name)?;
+        let source = *sources.get(at)?;
+        let number = |argument: u8| call.arguments.get(usize::from(argument)).copied().unwrap_or(0);
+        Some(match source {
+            Source::Result => match param.ty {
+                Type::Errno if call.result < 0 => named(result_name(call.result), call.result),
+                _ if param.print == PrintFormat::Hex => number_text(call.result as u64, param.ty, param.print),
+                _ => Parameter::signed(call.result),
+            },
+            Source::New => descriptor(call.result, self.call_type_char(call), self.keep(&self.call_object_name(call))),
+            Source::Descriptor(argument) => descriptor(
+                i64::from(number(argument) as i32),
+                self.call_type_char(call),
+                self.keep(&self.call_object_name(call)),
+            ),
+            Source::Directory(argument) => match number(argument) as i32 {
+                -100 => named("AT_FDCWD", -100),
+                fd => descriptor(i64::from(fd), b'd', directory_of(call, sources, argument)),
+            },
+            Source::Path(_) | Source::PathAt(..) | Source::Text(_) => {
+                let nth = sources.iter().take(at).filter(|source| is_text(**source)).count();
+                Parameter::text(self.keep(&self.call_text(call, nth, source)))
+            }
+            Source::Value(argument) => {
+                let value = number(argument);
+                match flags::names(event.name(), param.name) {
+                    Some(names) => {
+                        let value = truncated(value, param.ty);
+                        Parameter { text: names.of(value).into(), raw: Some(Raw::Unsigned(value)) }
+                    }
+                    None => number_text(value, param.ty, param.print),
+                }
+            }
+            Source::Inheritable => number_text(self.event.task.capabilities.inheritable, param.ty, param.print),
+            Source::Permitted => number_text(self.event.task.capabilities.permitted, param.ty, param.print),
+            Source::Effective => number_text(self.event.task.capabilities.effective, param.ty, param.print),
+            Source::Address(_) => {
+                let socket = call.socket.as_ref();
+                let end = socket.map(|socket| if call.result < 0 { &socket.remote } else { &socket.local });
+                bytes(super::fd::address(end.unwrap_or(&Address::None)))
+            }
+            Source::Tuple | Source::TupleTo(_) | Source::TupleFrom(_) | Source::TupleMessage(_) => {
+                let name = self.call_object_name(call);
+                bytes(if name.is_empty() { b"NULL".to_vec() } else { name })
+            }
+            Source::Data(_) | Source::MessageData(_) => {
+                bytes(if call.data.is_empty() { b"NULL".to_vec() } else { call.data.to_vec() })
+            }
+            Source::Zero => match param.ty {
+                Type::Bytes | Type::SockTuple => bytes(b"NULL".to_vec()),
+                Type::Text => Parameter::text(b""),
+                _ => Parameter::unsigned(0),
+            },
+        })
+    }
+
+    /// A text of a call. A path is absolute, but under the event's name as asked for it is as the caller wrote it.
+    fn call_text(&self, call: &Call, nth: usize, source: Source) -> Bytes {
+        let text = call.texts.get(nth).cloned().unwrap_or_default();
+        let is_path = matches!(source, Source::Path(_) | Source::PathAt(..));
+        if !is_path || first_path(call, self.event.header.event.parameters()).is_some_and(|path| path == self.name) {
+            return text;
+        }
+        let resolved = asked_for(call.directories.get(nth).unwrap_or(&Bytes::new()), &text);
+        if resolved.is_empty() { text } else { resolved }
+    }
+}
+
+/// The first path that a call names, as the caller wrote it.
+pub(super) fn first_path(call: &Call, sources: &[Source]) -> Option<Bytes> {
+    let texts = sources.iter().filter(|source| is_text(**source));
+    let nth = texts.enumerate().find(|(_, source)| !matches!(source, Source::Text(_)))?.0;
+    call.texts.get(nth).cloned()
+}
+
+/// The same, made absolute.
+pub(super) fn first_path_resolved(call: &Call, sources: &[Source]) -> Option<Bytes> {
+    let texts = sources.iter().filter(|source| is_text(**source));
+    let nth = texts.enumerate().find(|(_, source)| !matches!(source, Source::Text(_)))?.0;
+    let resolved = asked_for(call.directories.get(nth).unwrap_or(&Bytes::new()), call.texts.get(nth)?);
+    (!resolved.is_empty()).then_some(resolved)
+}
+
+const fn is_text(source: Source) -> bool {
+    matches!(source, Source::Path(_) | Source::PathAt(..) | Source::Text(_))
+}
+
+/// The directory that a name of the call starts from, by the argument with its descriptor.
+fn directory_of<'a>(call: &'a Call, sources: &[Source], argument: u8) -> &'a [u8] {
+    let texts = sources.iter().filter(|source| is_text(**source)).enumerate();
+    let mut from = texts.filter(|(_, source)| matches!(source, Source::PathAt(_, from) if *from == argument));
+    from.next().and_then(|(nth, _)| call.directories.get(nth)).map_or(&[], |directory| directory)
+}
+
+fn named(name: &'static str, value: i64) -> Parameter<'static> {
+    Parameter { text: Cow::Borrowed(name.as_bytes()), raw: Some(Raw::Signed(value)) }
+}
+
+fn bytes(text: Vec<u8>) -> Parameter<'static> {
+    Parameter { text: Cow::Owned(text), raw: Some(Raw::Bytes) }
+}
+
+/// A register holds more than its argument.
+const fn truncated(value: u64, ty: Type) -> u64 {
+    match ty {
+        Type::U8 | Type::I8 | Type::Flags8 | Type::EnumFlags8 | Type::SigType => value & 0xff,
+        Type::U16 | Type::I16 | Type::Flags16 | Type::EnumFlags16 => value & 0xffff,
+        Type::U64 | Type::I64 | Type::Dyn => value,
+        _ => value & 0xffff_ffff,
+    }
+}
+
+fn number_text(value: u64, ty: Type, print: PrintFormat) -> Parameter<'static> {
+    let value = truncated(value, ty);
+    let signed = match ty {
+        Type::I32 | Type::Pid | Type::Pid32 | Type::Fd | Type::Fd32 | Type::Uid | Type::Gid => {
+            Some(i64::from(value as i32))
+        }
+        Type::I64 => Some(value as i64),
+        _ => None,
+    };
+    match (print, signed) {
+        (PrintFormat::Hex, _) => {
+            Parameter { text: Cow::Owned(format!("{value:X}").into_bytes()), raw: Some(Raw::Unsigned(value)) }
+        }
+        (PrintFormat::Oct, _) => {
+            Parameter { text: Cow::Owned(format!("{value:o}").into_bytes()), raw: Some(Raw::Unsigned(value)) }
+        }
+        (_, Some(value)) => Parameter::signed(value),
+        _ => Parameter::unsigned(value),
+    }
+}
