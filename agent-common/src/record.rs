@@ -295,6 +295,8 @@ impl OpenFlags {
     pub const CREATED: u32 = 1 << 1;
     /// The directory of the relative name has a section of its own.
     pub const DIRECTORY: u32 = 1 << 2;
+    /// By the 32-bit numbering.
+    pub const COMPAT: u32 = 1 << 4;
 }
 
 /// An internet address as the socket holds it.
@@ -361,7 +363,8 @@ pub struct ConnectRecord {
     pub socket: SocketRecord,
 }
 
-/// A plain call. Sections: the texts, path, path beneath, the directories, remote unix address, local unix address, data.
+/// A plain call. Sections: the texts, data, the paths (each with what lies beneath), remote unix
+/// address, local unix address.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, Default)]
 pub struct CallRecord {
@@ -371,8 +374,8 @@ pub struct CallRecord {
     pub task: TaskRecord,
     /// The call's result.
     pub result: i64,
-    /// The arguments; the last two are none, so that any three bits are an index.
-    pub arguments: [u64; 8],
+    /// The six arguments; behind them the programs keep what they read. Any four bits are an index.
+    pub arguments: [u64; 16],
     /// The event's open file, with [`CallFlags::FILE`].
     pub file: FileRecord,
     /// Bytes of the texts.
@@ -383,12 +386,10 @@ pub struct CallRecord {
     pub flags: u32,
     /// Bytes of data.
     pub data_length: u32,
-    /// Path of the file.
-    pub path: PathRecord,
-    /// The directories that the first two texts start from.
-    pub directories: [PathRecord; 2],
-    /// Keeps the size a multiple of 8.
-    pub reserved: u32,
+    /// The directories that the first two texts start from, and the file's path.
+    pub paths: [PathRecord; 3],
+    /// The event's descriptor.
+    pub fd: i32,
 }
 
 /// Bits of [`CallRecord::flags`].
@@ -401,6 +402,8 @@ impl CallFlags {
     pub const SOCKET: u32 = 1 << 1;
     /// The first text is a relative path whose directory is there; shifted by one for the second.
     pub const DIRECTORY: u32 = 1 << 2;
+    /// By the 32-bit numbering.
+    pub const COMPAT: u32 = 1 << 4;
 }
 
 /// Section: path.
@@ -432,6 +435,6 @@ const _: () = {
     assert!(size_of::<InetAddress>() == 24);
     assert!(size_of::<SocketRecord>() == 6 * 2 + 2 * 24);
     assert!(size_of::<ConnectRecord>() == 32 + 128 + 8 + 4 + 60);
-    assert!(size_of::<CallRecord>() == 32 + 128 + 8 + 64 + 112 + 3 * 4 + 60 + 2 * 4 + 3 * 12 + 4);
+    assert!(size_of::<CallRecord>() == 32 + 128 + 8 + 128 + 112 + 3 * 4 + 60 + 2 * 4 + 3 * 12 + 4);
     assert!(size_of::<CgroupRecord>() == 32 + 128 + 8 + 2 * 4);
 };

@@ -1,13 +1,13 @@
 //! Plain calls at their exit: registers, the object behind the event's descriptor, and texts and addresses from the
 //! caller's memory, as the event's row in the table asks for. No code here knows a particular call.
 
-use agent_common::{CallFlags, CallRecord, KernelPolicy, Loss, PolicyFlags, Reads, fact, limits};
+use agent_common::{CallFlags, CallRecord, KernelPolicy, Loss, PathRecord, PolicyFlags, Reads, fact, limits};
 use aya_ebpf::helpers::generated::{bpf_probe_read_user, bpf_probe_read_user_str};
 
 use crate::{
     file,
     maps::{self, CALL_ROOM},
-    object::{Object, Raw, Typed, typed_loads},
+    object::{Object, Raw, Typed, typed_loads, value},
     open,
     output::{self, Sections, Urgency, lost},
     path::{self, Place},
@@ -16,7 +16,7 @@ use crate::{
     task,
 };
 
-/// `AF_*`: `enum sock_type` of `include/linux/net.h`, a stream has but one far end.
+/// `enum sock_type` (`include/linux/net.h`); a stream has but one far end, whatever a message says.
 const SOCK_STREAM: u16 = 1;
 
 /// At the exit of the call of an event code.
@@ -38,11 +38,17 @@ pub unsafe fn on_exit(code: u16, call: Call, result: i64, current: Typed) {
         output::begin_code(&mut record.header, code, policy);
         task::fill(&mut record.task, current);
         record.result = result;
+        set(&raw mut record.flags, if call.compat { CallFlags::COMPAT } else { 0 });
         arguments(record, call);
+        text::<0>(record, sections, reads);
+        text::<1>(record, sections, reads);
+        text::<2>(record, sections, reads);
+        names(record, reads);
+        data(record, sections, reads, policy);
         if typed_loads() {
-            fill::<Typed>(record, sections, reads, policy, call.compat, current);
+            fill::<Typed>(record, sections, reads, current);
         } else {
-            fill::<Raw>(record, sections, reads, policy, call.compat, current);
+            fill::<Raw>(record, sections, reads, current);
         }
         output::send::<_, _, CALL_ROOM>(scratch, Urgency::Soon);
     }
@@ -52,69 +58,88 @@ pub unsafe fn on_exit(code: u16, call: Call, result: i64, current: Typed) {
 unsafe fn arguments(record: &mut CallRecord, call: Call) {
     // SAFETY: reads saved registers.
     unsafe {
-        record.arguments[0] = call.argument0();
-        record.arguments[1] = call.argument1();
-        record.arguments[2] = call.argument2();
-        record.arguments[3] = call.argument3();
-        record.arguments[4] = call.argument4();
-        record.arguments[5] = call.argument5();
-        record.arguments[6] = 0;
-        record.arguments[7] = 0;
+        put::<0>(record, call.argument0());
+        put::<1>(record, call.argument1());
+        put::<2>(record, call.argument2());
+        put::<3>(record, call.argument3());
+        put::<4>(record, call.argument4());
+        put::<5>(record, call.argument5());
+        put::<ADDRESS>(record, 0);
+        put::<LENGTH>(record, 0);
+        put::<BUFFER>(record, 0);
+        put::<BUFFER_LENGTH>(record, 0);
+        put::<PLACES>(record, 0);
+        put::<{ PLACES + 2 }>(record, 0);
+        put::<{ PLACES + 4 }>(record, 0);
     }
+}
+
+/// Where behind the arguments an address that the caller names is kept, and its length; so a buffer.
+const ADDRESS: usize = 6;
+const LENGTH: usize = 7;
+const BUFFER: usize = 8;
+const BUFFER_LENGTH: usize = 9;
+/// Dentry and mount of each of [`CallRecord::paths`].
+const PLACES: usize = 10;
+
+#[inline(always)]
+unsafe fn put<const INDEX: usize>(record: &mut CallRecord, value: u64) {
+    // SAFETY: a field of a record in a map.
+    unsafe { (&raw mut record.arguments[INDEX]).write_volatile(value) };
 }
 
 /// An argument, counted from 1.
 #[inline(always)]
 unsafe fn argument(record: &CallRecord, number: u8) -> u64 {
-    let index = output::opaque(usize::from(number.wrapping_sub(1))) & 7;
+    let index = output::opaque(usize::from(number.wrapping_sub(1))) & 15;
     // SAFETY: the index is within the array.
     unsafe { (&raw const record.arguments).cast::<u64>().add(index).read_volatile() }
 }
 
-/// Fills in what the row asks for, in the order of the record's sections.
 #[inline(always)]
-unsafe fn fill<K: Object>(
-    record: &mut CallRecord,
-    sections: Sections,
-    reads: &Reads,
-    policy: &KernelPolicy,
-    compat: bool,
-    current: Typed,
-) {
-    // SAFETY: reads the current task's files and memory.
-    unsafe {
-        set(&raw mut record.flags, 0);
-        record.reserved = 0;
-        text::<0>(record, sections, reads);
-        text::<1>(record, sections, reads);
-        text::<2>(record, sections, reads);
+unsafe fn has(record: &CallRecord, flag: u32) -> bool {
+    // SAFETY: a field of a record in a map.
+    unsafe { (&raw const record.flags).read_volatile() & flag != 0 }
+}
 
-        let file = descriptor::<K>(record, reads, current);
-        path::clear(&mut record.path);
-        let is_socket = socket::is_socket(file);
-        if !file.is_null() {
-            flag(record, CallFlags::FILE);
-            file::fill(&mut record.file, file.object::<{ fact::FILE_INODE }>(), current);
-            if !is_socket {
-                let place =
-                    Place::new(file.object::<{ fact::FILE_PATH_DENTRY }>(), file.object::<{ fact::FILE_PATH_MNT }>());
-                path::write::<K, CALL_ROOM>(&mut record.path, sections, place, true);
-            }
-        }
+/// Fills in what kernel objects say: directories of relative paths, the event's file or socket.
+///
+/// VERIFIER: each step leaves what it found in the record and the next reads it from there, so that the ways through one
+/// step do not multiply with those through the next.
+#[inline(always)]
+unsafe fn fill<K: Object>(record: &mut CallRecord, sections: Sections, reads: &Reads, current: Typed) {
+    // SAFETY: reads the current task's files.
+    unsafe {
+        sections.set_landmark(0, 0);
         directory::<K, 0>(record, sections, reads, current);
         directory::<K, 1>(record, sections, reads, current);
-
-        let mut message = [0u64; 4];
-        if reads.message != 0 && !read_message(record, reads, compat, &mut message) {
-            lost(Loss::AddressUnreadable);
+        let file = descriptor::<K>(record, reads, current);
+        if !file.is_null() {
+            flag(record, CallFlags::FILE);
+            if socket::is_socket(file) {
+                flag(record, CallFlags::SOCKET);
+            } else {
+                let dentry = file.u64::<{ fact::FILE_PATH_DENTRY }>();
+                let mount = file.u64::<{ fact::FILE_PATH_MNT }>();
+                put::<{ PLACES + 4 }>(record, dentry);
+                put::<{ PLACES + 5 }>(record, mount.wrapping_sub(value::<{ fact::MOUNT_MNT }>()));
+            }
         }
-        let asked = asked(record, reads, &message, is_socket && socket::kind(file) == SOCK_STREAM);
-        if is_socket {
-            flag(record, CallFlags::SOCKET);
+        if has(record, CallFlags::FILE) {
+            file::fill(&mut record.file, file.object::<{ fact::FILE_INODE }>(), current);
         }
-        let by_socket = asked.length == 0 || asked.address.is_null();
+        sections.set_landmark(0, 0);
+        paths::<K>(record, sections);
+        if has(record, CallFlags::SOCKET) && reads.binds == 0 && socket::kind(file) == SOCK_STREAM {
+            put::<ADDRESS>(record, 0);
+        }
+        let asked = Asked {
+            address: argument(record, ADDRESS as u8 + 1) as *const u8,
+            length: argument(record, LENGTH as u8 + 1),
+            user_memory: true,
+        };
+        let by_socket = asked.address.is_null() || asked.length == 0;
         socket::fill::<K, CALL_ROOM>(&mut record.socket, sections, file, asked, by_socket);
-        data(record, sections, reads, policy, &message);
     }
 }
 
@@ -149,20 +174,22 @@ unsafe fn text<const NTH: usize>(record: &mut CallRecord, sections: Sections, re
 
 /// The event's open file; null if it has none.
 #[inline(always)]
-unsafe fn descriptor<K: Object>(record: &CallRecord, reads: &Reads, current: Typed) -> K {
+unsafe fn descriptor<K: Object>(record: &mut CallRecord, reads: &Reads, current: Typed) -> K {
+    let fd = &raw mut record.fd;
     // SAFETY: reads the current task's descriptors.
     unsafe {
-        let fd = match reads.descriptor {
-            0 => -1,
-            Reads::RESULT => (&raw const record.result).read_volatile() as i32,
-            number => argument(record, number) as i32,
-        };
-        let file = if fd < 0 { core::ptr::null() } else { open::descriptor(current, fd as u64) };
+        match reads.descriptor {
+            0 => fd.write_volatile(-1),
+            Reads::RESULT => fd.write_volatile((&raw const record.result).read_volatile() as i32),
+            number => fd.write_volatile(argument(record, number) as i32),
+        }
+        let number = fd.read_volatile();
+        let file = if number < 0 { core::ptr::null() } else { open::descriptor(current, number as u64) };
         K::at::<{ fact::ID_FILE }>(file)
     }
 }
 
-/// Writes the path of the directory that a relative path starts from.
+/// Notes the directory that a relative path starts from.
 #[inline(always)]
 unsafe fn directory<K: Object, const NTH: usize>(
     record: &mut CallRecord,
@@ -172,109 +199,117 @@ unsafe fn directory<K: Object, const NTH: usize>(
 ) {
     // SAFETY: reads the current task's directories.
     unsafe {
-        path::clear(&mut record.directories[NTH]);
-        if (&raw const record.flags).read_volatile() & (CallFlags::DIRECTORY << NTH) == 0 {
+        if !has(record, CallFlags::DIRECTORY << NTH) {
             return;
         }
-        let from = match reads.directories[NTH] {
-            Reads::WORKING_DIRECTORY => open::AT_FDCWD,
-            number => argument(record, number) as i32,
-        };
+        let from = &raw mut record.fd;
+        match reads.directories[NTH] {
+            Reads::WORKING_DIRECTORY => from.write_volatile(open::AT_FDCWD),
+            number => from.write_volatile(argument(record, number) as i32),
+        }
         sections.set_landmark(0, 0);
-        open::start::<K>(sections, current, from);
-        let place = sections.landmark();
-        if place.0 == 0 {
-            return;
-        }
-        path::write::<K, CALL_ROOM>(&mut record.directories[NTH], sections, Place::at(place), false);
+        open::start::<K>(sections, current, from.read_volatile());
+        let (dentry, mount) = sections.landmark();
+        let place = (&raw mut record.arguments).cast::<u64>().add(PLACES + 2 * NTH);
+        place.write_volatile(dentry);
+        place.add(1).write_volatile(mount);
     }
 }
 
-/// The members of a `struct user_msghdr` (`include/linux/socket.h`) that matter: address, its length, and the first
-/// buffer and its length. False if they cannot be read.
+/// Writes the paths of the places that were noted.
+///
+/// VERIFIER: one loop, so that there is one walk to verify.
 #[inline(always)]
-unsafe fn read_message(record: &CallRecord, reads: &Reads, compat: bool, message: &mut [u64; 4]) -> bool {
+unsafe fn paths<K: Object>(record: &mut CallRecord, sections: Sections) {
+    let mut nth = output::opaque(0);
+    while nth < 3 {
+        // SAFETY: three places and three paths; the places were read from kernel objects.
+        unsafe {
+            let path = &mut *(&raw mut record.paths).cast::<PathRecord>().add(nth);
+            path::clear(path);
+            let place = (&raw const record.arguments).cast::<u64>().add(PLACES + 2 * nth);
+            let place = (place.read_volatile(), place.add(1).read_volatile());
+            if place.0 != 0 {
+                path::write::<K, CALL_ROOM>(path, sections, Place::at(place), nth == 2);
+            }
+        }
+        nth = output::opaque(nth + 1);
+    }
+}
+
+/// Notes the address that the caller names, if it is the far end of a message or what a bind asked for that failed, and
+/// of a `struct user_msghdr` (`include/linux/socket.h`) also the first buffer.
+#[inline(always)]
+unsafe fn names(record: &mut CallRecord, reads: &Reads) {
     // SAFETY: the helpers check addresses.
     unsafe {
-        let from = argument(record, reads.message);
-        if compat {
-            let (mut header, mut buffer) = ([0u32; 4], [0u32; 2]);
-            if bpf_probe_read_user((&raw mut header).cast(), 16, from as *const _) != 0 {
-                return false;
-            }
-            message[0] = u64::from(header[0]);
-            message[1] = u64::from(header[1]);
-            if header[3] != 0 && bpf_probe_read_user((&raw mut buffer).cast(), 8, header[2] as *const _) == 0 {
-                message[2] = u64::from(buffer[0]);
-                message[3] = u64::from(buffer[1]);
-            }
-            return true;
+        if reads.message != 0 {
+            message(record, argument(record, reads.message));
+            return;
         }
-        let (mut header, mut buffer) = ([0u64; 4], [0u64; 2]);
-        if bpf_probe_read_user((&raw mut header).cast(), 32, from as *const _) != 0 {
-            return false;
+        if reads.address == 0 || (reads.binds != 0 && (&raw const record.result).read_volatile() >= 0) {
+            return;
         }
-        message[0] = header[0];
-        message[1] = header[1] & 0xffff_ffff;
-        if header[3] != 0 && bpf_probe_read_user((&raw mut buffer).cast(), 16, header[2] as *const _) == 0 {
-            message[2] = buffer[0];
-            message[3] = buffer[1];
+        put::<ADDRESS>(record, argument(record, reads.address));
+        let behind = argument(record, reads.address + 1);
+        if reads.length_by_pointer == 0 {
+            put::<LENGTH>(record, behind & 0xffff_ffff);
+            return;
         }
-        true
+        let mut length = 0u32;
+        if behind != 0 && bpf_probe_read_user((&raw mut length).cast(), 4, behind as *const _) == 0 {
+            put::<LENGTH>(record, u64::from(length));
+        }
     }
 }
 
-/// The address that the caller names, if it is the far end of a message (a stream has but one, whatever the caller
-/// says), or what a bind asked for that failed. Else its length is 0.
 #[inline(always)]
-unsafe fn asked(record: &CallRecord, reads: &Reads, message: &[u64; 4], is_stream: bool) -> Asked {
-    let nothing = Asked { address: core::ptr::null(), length: 0, user_memory: true };
-    // SAFETY: the helper checks the address.
+unsafe fn message(record: &mut CallRecord, from: u64) {
+    let (mut header, mut buffer) = ([0u64; 4], [0u64; 2]);
+    // SAFETY: the helpers check addresses.
     unsafe {
-        if reads.binds != 0 {
-            if (&raw const record.result).read_volatile() >= 0 {
-                return nothing;
+        if has(record, CallFlags::COMPAT) {
+            let (mut short, mut short_buffer) = ([0u32; 4], [0u32; 2]);
+            if bpf_probe_read_user((&raw mut short).cast(), 16, from as *const _) != 0 {
+                lost(Loss::AddressUnreadable);
+                return;
             }
-        } else if is_stream {
-            return nothing;
-        }
-        if reads.message != 0 {
-            return Asked { address: message[0] as *const u8, length: message[1], user_memory: true };
-        }
-        if reads.address == 0 {
-            return nothing;
-        }
-        let behind = argument(record, reads.address + 1);
-        let mut length = behind & 0xffff_ffff;
-        if reads.length_by_pointer != 0 {
-            let mut pointed = 0u32;
-            if behind == 0 || bpf_probe_read_user((&raw mut pointed).cast(), 4, behind as *const _) != 0 {
-                return nothing;
+            header = [u64::from(short[0]), u64::from(short[1]), u64::from(short[2]), u64::from(short[3])];
+            if short[3] != 0 {
+                bpf_probe_read_user((&raw mut short_buffer).cast(), 8, short[2] as *const _);
             }
-            length = u64::from(pointed);
+            buffer = [u64::from(short_buffer[0]), u64::from(short_buffer[1])];
+        } else {
+            if bpf_probe_read_user((&raw mut header).cast(), 32, from as *const _) != 0 {
+                lost(Loss::AddressUnreadable);
+                return;
+            }
+            if header[3] != 0 {
+                bpf_probe_read_user((&raw mut buffer).cast(), 16, header[2] as *const _);
+            }
         }
-        Asked { address: argument(record, reads.address) as *const u8, length, user_memory: true }
+        put::<ADDRESS>(record, header[0]);
+        put::<LENGTH>(record, header[1] & 0xffff_ffff);
+        put::<BUFFER>(record, buffer[0]);
+        put::<BUFFER_LENGTH>(record, buffer[1]);
     }
 }
 
 /// What was sent or received.
 #[inline(always)]
-unsafe fn data(record: &mut CallRecord, sections: Sections, reads: &Reads, policy: &KernelPolicy, message: &[u64; 4]) {
-    record.data_length = 0;
+unsafe fn data(record: &mut CallRecord, sections: Sections, reads: &Reads, policy: &KernelPolicy) {
+    set(&raw mut record.data_length, 0);
     // SAFETY: the helper checks the address; `end` guarantees the room.
     unsafe {
         let result = (&raw const record.result).read_volatile();
         if policy.flags & PolicyFlags::DATA == 0 || result <= 0 {
             return;
         }
-        let mut length = result as u64;
-        let from = if reads.message != 0 {
-            if message[3] < length {
-                length = message[3];
-            }
-            message[2]
+        let length = if reads.message != 0 {
+            core::cmp::min(argument(record, BUFFER_LENGTH as u8 + 1), result as u64)
         } else if reads.data != 0 {
-            argument(record, reads.data)
+            put::<BUFFER>(record, argument(record, reads.data));
+            result as u64
         } else {
             return;
         };
@@ -282,12 +317,13 @@ unsafe fn data(record: &mut CallRecord, sections: Sections, reads: &Reads, polic
         if length > limits::DATA_MAX {
             length = limits::DATA_MAX;
         }
+        let from = argument(record, BUFFER as u8 + 1);
         if length == 0 || bpf_probe_read_user(sections.end::<CALL_ROOM>().cast(), length as u32, from as *const _) != 0
         {
             return;
         }
         sections.add(length);
-        record.data_length = length as u32;
+        set(&raw mut record.data_length, length as u32);
     }
 }
 
@@ -300,7 +336,7 @@ unsafe fn flag(record: &mut CallRecord, flag: u32) {
 
 /// Stores at once, whatever the compiler would like to keep in a register.
 #[inline(always)]
-unsafe fn set(field: *mut u32, value: u32) {
+fn set(field: *mut u32, value: u32) {
     // SAFETY: a field of a record in a map.
     unsafe { field.write_volatile(value) };
 }

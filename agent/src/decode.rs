@@ -338,20 +338,18 @@ fn call(bytes: &[u8]) -> Result<(TaskRecord, Body), DecodeError> {
     for (text, length) in texts.iter_mut().zip(record.text_lengths) {
         *text = sections.take(length as usize)?;
     }
-    let path = Walked::take(record.path, &mut sections)?;
-    let mut directories = [const { Bytes::new() }; 2];
-    for (nth, (directory, walked)) in directories.iter_mut().zip(record.directories).enumerate() {
-        let walked = Walked::take(walked, &mut sections)?;
-        if has(CallFlags::DIRECTORY << nth) {
-            *directory = walked.path();
-        }
-    }
-    let socket = socket(&record.socket, &mut sections)?;
     let data = sections.take(record.data_length as usize)?;
-    let [arguments @ .., _, _] = record.arguments;
+    let [first, second, path] = record.paths;
+    let first = Walked::take(first, &mut sections)?;
+    let second = Walked::take(second, &mut sections)?;
+    let path = Walked::take(path, &mut sections)?;
+    let directory = |flag, walked: &Walked| if has(flag) { walked.path() } else { Bytes::new() };
+    let directories = [directory(CallFlags::DIRECTORY, &first), directory(CallFlags::DIRECTORY << 1, &second)];
+    let socket = socket(&record.socket, &mut sections)?;
+    let [a, b, c, d, e, f, ..] = record.arguments;
     let call = Call {
         result: result(record.result),
-        arguments,
+        arguments: [a, b, c, d, e, f],
         texts,
         directories,
         file: has(CallFlags::FILE).then(|| convert_file(&record.file, &path)),

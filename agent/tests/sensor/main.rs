@@ -8,6 +8,7 @@
 )]
 #![allow(clippy::multiple_unsafe_ops_per_block, reason = "a trigger is a run of system calls")]
 
+mod calls;
 mod opens;
 mod processes;
 mod sockets;
