@@ -72,6 +72,8 @@ impl PolicyFlags {
     pub const THREADS: u32 = 1 << 3;
     /// What is sent and received.
     pub const DATA: u32 = 1 << 4;
+    /// Messages that name no address: of streams and connected sockets.
+    pub const PLAIN_MESSAGES: u32 = 1 << 5;
 }
 
 /// What the consumer of the ring is doing; programs read it to decide whether to wake it.

@@ -35,15 +35,22 @@ pub unsafe fn on_exit(code: u16, call: Call, result: i64, current: Typed) {
         let Some(scratch) = output::take(&maps::CALL) else { return };
         let sections = Sections::new(scratch);
         let record = &mut scratch.record;
+        set(&raw mut record.flags, if call.compat { CallFlags::COMPAT } else { 0 });
+        record.result = result;
+        arguments(record, call);
+        names(record, reads);
+        if policy.flags & PolicyFlags::PLAIN_MESSAGES == 0
+            && is_message(reads)
+            && argument(record, ADDRESS as u8 + 1) == 0
+        {
+            scratch.busy = 0;
+            return;
+        }
         output::begin_code(&mut record.header, code, policy);
         task::fill(&mut record.task, current);
-        record.result = result;
-        set(&raw mut record.flags, if call.compat { CallFlags::COMPAT } else { 0 });
-        arguments(record, call);
         text::<0>(record, sections, reads);
         text::<1>(record, sections, reads);
         text::<2>(record, sections, reads);
-        names(record, reads);
         data(record, sections, reads, policy);
         if typed_loads() {
             fill::<Typed>(record, sections, reads, current);
@@ -293,6 +300,12 @@ unsafe fn message(record: &mut CallRecord, from: u64) {
         put::<BUFFER>(record, buffer[0]);
         put::<BUFFER_LENGTH>(record, buffer[1]);
     }
+}
+
+/// A message may name an address; a bind always does.
+#[inline(always)]
+const fn is_message(reads: &Reads) -> bool {
+    reads.message != 0 || (reads.address != 0 && reads.binds == 0)
 }
 
 /// What was sent or received.

@@ -146,6 +146,7 @@ fn policy(needs: &Needs, scope: Scope) -> Policy {
         environment: needs.environment(),
         threads: false,
         data: needs.data(),
+        plain_messages: needs.plain_messages,
     }
 }
 

@@ -23,6 +23,8 @@ pub struct Needs {
     pub container_only: EventSet,
     /// Events of which some rule can match a failed call.
     pub failed: EventSet,
+    /// Messages (`sendto`, `recvfrom`, ...) matter that name no address, such as those of a stream.
+    pub plain_messages: bool,
 }
 
 /// Which opens are needed.
@@ -75,6 +77,7 @@ impl Needs {
             opens: Opens { read: false, write: false },
             container_only: EventSet::EMPTY,
             failed: EventSet::EMPTY,
+            plain_messages: false,
         }
     }
 
@@ -82,18 +85,19 @@ impl Needs {
     pub(crate) fn of<'a>(rules: impl Iterator<Item = (&'a Rule, &'a Expr)>, events: EventSet) -> Self {
         let mut needs = Self::nothing();
         needs.events = events;
-        let opens = ["open", "openat", "openat2", "open_by_handle_at", "creat"]
-            .into_iter()
-            .fold(EventSet::EMPTY, |set, name| set.union(&EventSet::named(name)));
+        let named = |names: &[&str]| names.iter().fold(EventSet::EMPTY, |set, name| set.union(&EventSet::named(name)));
+        let opens = named(&["open", "openat", "openat2", "open_by_handle_at", "creat"]);
+        let messages = named(&["sendto", "sendmsg", "sendmmsg", "recvfrom", "recvmsg", "recvmmsg"]);
         let generic = EventSet::named("uname");
         let mut host = EventSet::EMPTY;
         for (rule, condition) in rules {
             needs.fields.extend(&rule.fields);
-            let must = Must::of(condition);
-            if !rule.events.intersection(&opens).is_empty() {
+            let must = Must::of(condition, None).unwrap_or_default();
+            if let Some(must) = for_some(rule, condition, &opens) {
                 needs.opens.read |= !must.open_write;
                 needs.opens.write |= !must.open_read;
             }
+            needs.plain_messages |= for_some(rule, condition, &messages).is_some_and(|must| !must.named);
             if !must.container {
                 host = host.union(&rule.events);
             }
@@ -119,6 +123,11 @@ impl Needs {
     }
 }
 
+/// What must hold for a rule to match one of `events`; nothing if it cannot.
+fn for_some(rule: &Rule, condition: &Expr, events: &EventSet) -> Option<Must> {
+    if rule.events.intersection(events).is_empty() { None } else { Must::of(condition, Some(events)) }
+}
+
 /// What must hold for a condition to be true, as far as it can be told.
 #[derive(Clone, Copy, Default)]
 #[expect(clippy::struct_excessive_bools, reason = "independent facts")]
@@ -127,17 +136,22 @@ struct Must {
     open_read: bool,
     open_write: bool,
     success: bool,
+    /// The event itself gave the socket its far end.
+    named: bool,
 }
 
 impl Must {
-    fn of(expr: &Expr) -> Self {
-        match expr {
-            Expr::And(children, _) => children.iter().fold(Self::default(), |all, child| all.either(Self::of(child))),
-            Expr::Or(children, _) => {
-                let mut all = children.iter().map(|child| Self::of(child));
-                let first = all.next().unwrap_or_default();
-                all.fold(first, Self::both)
+    /// For an event, one of `events` where they are given; nothing where the condition cannot be true for it.
+    fn of(expr: &Expr, events: Option<&EventSet>) -> Option<Self> {
+        Some(match expr {
+            Expr::And(children, _) => {
+                let mut all = Self::default();
+                for child in children {
+                    all = all.either(Self::of(child, events)?);
+                }
+                all
             }
+            Expr::Or(children, _) => children.iter().filter_map(|child| Self::of(child, events)).reduce(Self::both)?,
             Expr::Not(child, _) => match child.as_ref() {
                 Expr::Check {
                     left: Operand::Field { name, arg: None, .. },
@@ -149,6 +163,9 @@ impl Must {
                 _ => Self::default(),
             },
             Expr::Check { left: Operand::Field { name, arg: None, .. }, op, right, modifier: None, .. } => {
+                if events.is_some_and(|events| names(expr).is_some_and(|names| none_of(&names, events))) {
+                    return None;
+                }
                 let equal = matches!(op, Op::Eq | Op::EqEq);
                 let at_least_zero =
                     (*op == Op::Ge && is(right, "0")) || (*op == Op::Gt && (is(right, "0") || is(right, "-1")));
@@ -162,10 +179,11 @@ impl Must {
                         "evt.failed" => equal && is(right, "false"),
                         _ => false,
                     },
+                    named: name == "fd.name_changed" && equal && is(right, "true"),
                 }
             }
             _ => Self::default(),
-        }
+        })
     }
 
     const fn either(self, other: Self) -> Self {
@@ -174,6 +192,7 @@ impl Must {
             open_read: self.open_read || other.open_read,
             open_write: self.open_write || other.open_write,
             success: self.success || other.success,
+            named: self.named || other.named,
         }
     }
 
@@ -183,8 +202,13 @@ impl Must {
             open_read: self.open_read && other.open_read,
             open_write: self.open_write && other.open_write,
             success: self.success && other.success,
+            named: self.named && other.named,
         }
     }
+}
+
+fn none_of(names: &[&str], events: &EventSet) -> bool {
+    names.iter().all(|name| EventSet::named(name).intersection(events).is_empty())
 }
 
 fn is(right: &Right, text: &str) -> bool {

@@ -26,6 +26,8 @@ pub struct Policy {
     pub threads: bool,
     /// The start of what is sent and received.
     pub data: bool,
+    /// Messages that name no address: of streams and connected sockets.
+    pub plain_messages: bool,
 }
 
 impl Policy {
@@ -40,6 +42,7 @@ impl Policy {
             environment: true,
             threads: true,
             data: true,
+            plain_messages: true,
         }
     }
 
@@ -50,6 +53,7 @@ impl Policy {
             (self.environment, PolicyFlags::ENVIRONMENT),
             (self.threads, PolicyFlags::THREADS),
             (self.data, PolicyFlags::DATA),
+            (self.plain_messages, PolicyFlags::PLAIN_MESSAGES),
         ];
         let flags = flags.into_iter().filter(|(wanted, _)| *wanted).fold(0, |all, (_, flag)| all | flag);
         KernelPolicy { events: self.events, failed: self.failed, not_host: self.not_host, flags, generation }
@@ -98,6 +102,6 @@ mod tests {
         let kernel = policy.kernel(7);
         assert_eq!((kernel.flags, kernel.generation), (PolicyFlags::OPEN_WRITE, 7));
         assert!(kernel.events.contains(EventType::Openat) && !kernel.events.contains(EventType::Open));
-        assert_eq!(Policy::everything().kernel(0).flags, 0b1_1111);
+        assert_eq!(Policy::everything().kernel(0).flags, 0b11_1111);
     }
 }
