@@ -28,7 +28,7 @@ pub unsafe fn on_exit(code: u16, call: Call, result: i64, current: Typed) {
     }
     // SAFETY: reads the current task's call, files and memory.
     unsafe {
-        if policy.not_host.contains_code(code) && task::is_hosts(current) {
+        if task::is_agent(current) || (policy.not_host.contains_code(code) && task::is_hosts(current)) {
             return;
         }
         let reads = &*(&raw const maps::READS).cast::<Reads>().add(usize::from(code & 0xff));

@@ -67,9 +67,7 @@ pub unsafe fn on_exit(ctx: &BtfTracePointContext) {
         let code = if compat { codes >> 8 } else { codes & 0xff };
         let call = Call { regs, compat };
         if code >= EventType::FIRST_CALL.code() && code != u16::from(SOCKETCALL_CODE) {
-            if !task::is_agent(current) {
-                call::on_exit(code, call, ctx.arg(1), current);
-            }
+            call::on_exit(code, call, ctx.arg(1), current);
             return;
         }
         let event =

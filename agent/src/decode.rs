@@ -346,10 +346,11 @@ fn call(bytes: &[u8]) -> Result<(TaskRecord, Body), DecodeError> {
     let directory = |flag, walked: &Walked| if has(flag) { walked.path() } else { Bytes::new() };
     let directories = [directory(CallFlags::DIRECTORY, &first), directory(CallFlags::DIRECTORY << 1, &second)];
     let socket = socket(&record.socket, &mut sections)?;
-    let [a, b, c, d, e, f, ..] = record.arguments;
+    let mut arguments = [0; 6];
+    arguments.copy_from_slice(&record.arguments[..6]);
     let call = Call {
         result: result(record.result),
-        arguments: [a, b, c, d, e, f],
+        arguments,
         texts,
         directories,
         file: has(CallFlags::FILE).then(|| convert_file(&record.file, &path)),

@@ -40,7 +40,7 @@ pub struct Tally {
 impl Tally {
     /// Counters of `metrics`, all exported from now on.
     pub fn new(metrics: &Arc<Metrics>, rules: &RuleSet) -> Self {
-        let mut events = vec![Counter::default(); 64];
+        let mut events = vec![Counter::default(); 256];
         for event in EventType::ALL {
             events[usize::from(event.code())] = metrics.event(event.name());
         }

@@ -4,12 +4,12 @@ use std::borrow::Cow;
 
 use agent_common::Parameter as Source;
 use bytes::Bytes;
-use purser_rules::{PrintFormat, Type};
+use purser_rules::{Arg, Fact, FieldId, FieldRef, PrintFormat, Type, Value};
 
 use super::evt::{Parameter, Raw, code, descriptor, result_name};
 use super::names::asked_for;
-use super::{Sight, flags};
-use crate::event::{Address, Call};
+use super::{NOT_APPLICABLE, Sight, flags, unsigned};
+use crate::event::{Address, Call, EventType};
 
 impl Sight<'_> {
     /// The parameter called `name` of a call; none for an event that rules know by its name alone.
@@ -79,8 +79,7 @@ impl Sight<'_> {
         if !is_path || first_path(call, self.event.header.event.parameters()).is_some_and(|path| path == self.name) {
             return text;
         }
-        let resolved = asked_for(call.directories.get(nth).unwrap_or(&Bytes::new()), &text);
-        if resolved.is_empty() { text } else { resolved }
+        absolute(call, nth)
     }
 }
 
@@ -147,4 +146,82 @@ fn number_text(value: u64, ty: Type, print: PrintFormat) -> Parameter<'static> {
         (_, Some(value)) => Parameter::signed(value),
         _ => Parameter::unsigned(value),
     }
+}
+
+/// The two ends of a call on two paths, by the places of its texts: source, then target. Of a link the source is the new
+/// name, as upstream has it.
+const fn two_paths(event: EventType) -> Option<(usize, usize)> {
+    match event {
+        EventType::Rename | EventType::Renameat | EventType::Renameat2 | EventType::Mount => Some((0, 1)),
+        EventType::Link | EventType::Linkat | EventType::Symlink | EventType::Symlinkat => Some((1, 0)),
+        _ => None,
+    }
+}
+
+impl Sight<'_> {
+    /// `fs.path.*`, `evt.abspath`, `evt.buffer` and `evt.buflen` of a call; none for other fields.
+    pub(super) fn call_fact<'s>(&'s self, call: &'s Call, field: FieldRef<'_>) -> Option<Fact<'s>> {
+        let event = self.event.header.event;
+        let path = |nth: usize, raw: bool| {
+            let text = if raw { call.texts.get(nth).cloned().unwrap_or_default() } else { absolute(call, nth) };
+            text_of(self.keep(&text))
+        };
+        Some(match field.id {
+            FieldId::FS_PATH_NAME | FieldId::FS_PATH_NAMERAW => match event {
+                EventType::Fchmod | EventType::Fchown => text_of(self.name),
+                EventType::Chmod | EventType::Fchmodat => path(0, field.id == FieldId::FS_PATH_NAMERAW),
+                EventType::Mkdir
+                | EventType::Mkdirat
+                | EventType::Rmdir
+                | EventType::Unlink
+                | EventType::Unlinkat
+                | EventType::Umount2
+                | EventType::Chown
+                | EventType::Lchown
+                | EventType::Fchownat
+                    if call.result == 0 =>
+                {
+                    path(0, field.id == FieldId::FS_PATH_NAMERAW)
+                }
+                _ => NOT_APPLICABLE,
+            },
+            FieldId::FS_PATH_SOURCE
+            | FieldId::FS_PATH_SOURCERAW
+            | FieldId::FS_PATH_TARGET
+            | FieldId::FS_PATH_TARGETRAW => {
+                let Some((source, target)) = two_paths(event) else { return Some(NOT_APPLICABLE) };
+                let is_source = matches!(field.id, FieldId::FS_PATH_SOURCE | FieldId::FS_PATH_SOURCERAW);
+                let raw = matches!(field.id, FieldId::FS_PATH_SOURCERAW | FieldId::FS_PATH_TARGETRAW);
+                path(if is_source { source } else { target }, raw)
+            }
+            FieldId::EVT_ABSPATH => {
+                let texts = event.parameters().iter().filter(|source| is_text(**source));
+                let mut paths = texts.enumerate().filter(|(_, source)| !matches!(source, Source::Text(_)));
+                let nth = match field.arg {
+                    Arg::Key(b"dst") => paths.nth(1),
+                    _ => paths.next(),
+                };
+                nth.map_or(NOT_APPLICABLE, |(nth, _)| path(nth, false))
+            }
+            FieldId::EVT_BUFFER if call.data.is_empty() => NOT_APPLICABLE,
+            FieldId::EVT_BUFFER => Fact::One(Value::Bytes(&call.data)),
+            FieldId::EVT_BUFLEN if carries_data(event) && call.result >= 0 => unsigned(call.result as u64),
+            _ => return None,
+        })
+    }
+}
+
+fn carries_data(event: EventType) -> bool {
+    event.parameters().iter().any(|source| matches!(source, Source::Data(_) | Source::MessageData(_)))
+}
+
+/// A text of a call made absolute; a text that is no path, or whose directory is not known, as it is.
+fn absolute(call: &Call, nth: usize) -> Bytes {
+    let text = call.texts.get(nth).cloned().unwrap_or_default();
+    let resolved = asked_for(call.directories.get(nth).unwrap_or(&Bytes::new()), &text);
+    if resolved.is_empty() { text } else { resolved }
+}
+
+fn text_of(text: &[u8]) -> Fact<'_> {
+    if text.is_empty() { NOT_APPLICABLE } else { Fact::text(text) }
 }

@@ -15,7 +15,7 @@ const NS: u64 = 1_000_000_000;
 pub(crate) fn code(event: EventType) -> EventCode {
     static CODES: OnceLock<Vec<EventCode>> = OnceLock::new();
     let codes = CODES.get_or_init(|| {
-        let mut codes = vec![EventCode::GENERIC; 64];
+        let mut codes = vec![EventCode::GENERIC; 256];
         for event in EventType::ALL {
             codes[usize::from(event.code())] = EventCode::by_name(event.name()).unwrap_or(EventCode::GENERIC);
         }
@@ -27,6 +27,11 @@ pub(crate) fn code(event: EventType) -> EventCode {
 impl Sight<'_> {
     pub(super) fn evt_fact(&self, field: FieldRef<'_>) -> Option<Fact<'_>> {
         let header = &self.event.header;
+        if let Body::Call(call) = &self.event.body
+            && let Some(fact) = self.call_fact(call, field)
+        {
+            return Some(fact);
+        }
         Some(match field.id {
             FieldId::EVT_NUM => unsigned(self.number),
             FieldId::EVT_TYPE => Fact::text(header.event.name().as_bytes()),

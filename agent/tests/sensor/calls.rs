@@ -13,6 +13,9 @@ use std::{
 use agent_common::{Arch, EventGroup, Parameter};
 use purser::event::{Address, Body, Call, Event, EventType};
 
+#[allow(clippy::enum_glob_use, reason = "a table of events")]
+use EventType::*;
+
 use crate::watch::{Seen, comparable, identity, privileged, watch};
 
 #[cfg(target_arch = "x86_64")]
@@ -101,39 +104,38 @@ fn every_plain_call_tells_arguments_result_texts_and_file() {
     let names: Vec<CString> =
         ["c", "d", "e", "f", "file", "none", "proc", "user.x", "mnt"].map(|name| CString::new(name).unwrap()).into();
     let pointer = |text: &CString| text.as_ptr() as i64;
-    let (a, b) = (pointer(&absolute), pointer(&other));
-    let [c, d, e, f, named, none, kind, attribute, mnt] =
+    let (first, second) = (pointer(&absolute), pointer(&other));
+    let [third, fourth, link, node, named, none, kind, attribute, mnt] =
         [0, 1, 2, 3, 4, 5, 6, 7, 8].map(|nth: usize| pointer(&names[nth]));
     let buffer = [b'x'; 16];
     let bytes = buffer.as_ptr() as i64;
     let self_id = 0_i64;
-    use EventType::*;
     let call = |event: EventType, arguments: &[i64]| {
         let mut all = [0; 6];
         all[..arguments.len()].copy_from_slice(arguments);
         (event, all)
     };
     let triggers: Vec<Trigger> = [
-        call(Mkdir, &[a, 0o755]),
-        call(Mkdirat, &[dir, c, 0o750]),
-        call(Rename, &[a, b]),
-        call(Renameat, &[dir, c, cwd, d]),
-        call(Renameat2, &[cwd, d, dir, c, 1]),
-        call(Rmdir, &[b]),
-        call(Unlinkat, &[dir, c, 0x200]),
-        call(Link, &[named, e]),
-        call(Linkat, &[dir, named, cwd, f, 0]),
-        call(Unlink, &[e]),
-        call(Symlink, &[named, e]),
-        call(Symlinkat, &[named, dir, d]),
-        call(Unlink, &[f]),
-        call(Mknod, &[f, 0o010_644, 0]),
-        call(Mknodat, &[dir, c, 0o010_600, 0]),
+        call(Mkdir, &[first, 0o755]),
+        call(Mkdirat, &[dir, third, 0o750]),
+        call(Rename, &[first, second]),
+        call(Renameat, &[dir, third, cwd, fourth]),
+        call(Renameat2, &[cwd, fourth, dir, third, 1]),
+        call(Rmdir, &[second]),
+        call(Unlinkat, &[dir, third, 0x200]),
+        call(Link, &[named, link]),
+        call(Linkat, &[dir, named, cwd, node, 0]),
+        call(Unlink, &[link]),
+        call(Symlink, &[named, link]),
+        call(Symlinkat, &[named, dir, fourth]),
+        call(Unlink, &[node]),
+        call(Mknod, &[node, 0o010_644, 0]),
+        call(Mknodat, &[dir, third, 0o010_600, 0]),
         call(Chmod, &[named, 0o4755]),
         call(Fchmod, &[fd, 0o700]),
         call(Fchmodat, &[dir, named, 0o755]),
         call(Chown, &[named, 1, 2]),
-        call(Lchown, &[e, 1, 2]),
+        call(Lchown, &[link, 1, 2]),
         call(Fchown, &[fd, 0, 0]),
         call(Fchownat, &[dir, named, 3, 4, 0]),
         call(Truncate, &[named, 3]),
@@ -163,7 +165,7 @@ fn every_plain_call_tells_arguments_result_texts_and_file() {
         call(Ptrace, &[0x4200, 1, 0, 0]),
         call(ProcessVmReadv, &[self_id, 0, 0, 0, 0, 0]),
         call(ProcessVmWritev, &[self_id, 0, 0, 0, 0, 0]),
-        call(MemfdCreate, &[c, 1]),
+        call(MemfdCreate, &[third, 1]),
         call(Mmap, &[0, 4096, 5, 2, fd, 0]),
         call(Mprotect, &[0, 4096, 5]),
         call(Kill, &[0x7fff_fff0, 0]),
@@ -171,8 +173,8 @@ fn every_plain_call_tells_arguments_result_texts_and_file() {
         call(Tgkill, &[0x7fff_fff0, 0x7fff_fff0, 0]),
         call(Prctl, &[4, 1, 0, 0]),
         call(Bpf, &[999, 0, 0]),
-        call(InitModule, &[0, 0, c]),
-        call(FinitModule, &[fd, c, 1]),
+        call(InitModule, &[0, 0, third]),
+        call(FinitModule, &[fd, third, 1]),
         call(DeleteModule, &[none, 0o4000]),
         call(Userfaultfd, &[0o2_000_000]),
         call(IoUringSetup, &[4, 0]),
@@ -266,9 +268,9 @@ fn messages_tell_the_address_that_they_name() {
     let fd = |socket: &UdpSocket| i64::from(socket.as_raw_fd());
     let (bytes, name, header) = (text.as_ptr() as i64, raw.as_ptr() as i64, &raw const message as i64);
     let triggers = [
-        (EventType::Sendto, [fd(&from), bytes, 5, 0, name, 16]),
-        (EventType::Sendmsg, [fd(&from), header, 0, 0, 0, 0]),
-        (EventType::Sendto, [fd(&connected), bytes, 3, 0, 0, 0]),
+        (Sendto, [fd(&from), bytes, 5, 0, name, 16]),
+        (Sendmsg, [fd(&from), header, 0, 0, 0, 0]),
+        (Sendto, [fd(&connected), bytes, 3, 0, 0, 0]),
     ];
     let (seen, results) = make(&triggers, || {});
     assert_eq!(results, [5, 5, 3]);
