@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use serde_json::{Map, Value as Json};
+use serde_json::Map;
 
 use crate::alert::{Alert, AlertOptions};
 use crate::catalogue::Catalogue;
@@ -11,7 +11,6 @@ use crate::compile::{CompileError, Hint};
 use crate::diagnostic::Diagnostic;
 use crate::event::{EVENTS, EventCode, EventSet};
 use crate::facts::{Fact, Facts, Value};
-use crate::format::iso8601;
 use crate::load::{self, Definitions};
 use crate::matches::{Matches, Outcome};
 use crate::needs::Needs;
@@ -161,16 +160,9 @@ impl RuleSet {
             _ => 0,
         };
         let clock = options.clock;
-        let (time_key, time) = if options.time_format_iso_8601 {
-            ("evt.time.iso8601", iso8601(time_ns, "+0000"))
-        } else {
-            ("evt.time", crate::format::time_text(FieldId::EVT_TIME, time_ns, clock))
-        };
         let message = rule.format.text_with(facts, clock, true).unwrap_or_default();
         let message = String::from_utf8_lossy(&message).into_owned();
-        let line = format!("{time}: {} {message}", rule.priority.name());
         let mut output_fields = Map::new();
-        output_fields.insert(time_key.to_owned(), Json::from(time_ns));
         rule.format.json_into(facts, clock, &mut output_fields);
         for extra in &rule.extra {
             let value = if extra.raw {
@@ -181,16 +173,7 @@ impl RuleSet {
             };
             output_fields.insert(extra.key.clone(), value);
         }
-        Alert {
-            rule: rule.name.clone(),
-            priority: rule.priority,
-            source: rule.source.clone(),
-            tags: rule.tags.clone(),
-            time_ns,
-            output: escaped(&line),
-            message: escaped(&message),
-            output_fields,
-        }
+        Alert::new(rule, time_ns, &message, output_fields, options)
     }
 
     /// Applies a selection to what the files say, and builds what is evaluated.
@@ -273,10 +256,4 @@ impl Filter {
         scratch.start(&self.graph);
         self.graph.evaluate(self.root, facts, &mut scratch)
     }
-}
-
-/// The text with control characters, quotes and backslashes escaped as in JSON.
-fn escaped(text: &str) -> String {
-    let quoted = Json::from(text).to_string();
-    quoted.get(1..quoted.len() - 1).unwrap_or_default().to_owned()
 }
