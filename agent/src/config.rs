@@ -68,7 +68,7 @@ sections! {
         append_output: Vec<AppendOutput> = vec![AppendOutput { suggested_output: true, ..AppendOutput::default() }],
         /// Folding of alerts that repeat: the first are raised, the others are counted and come as one summary alert of the same
         /// rule when the window ends, or at once when the agent ends or the rules are loaded anew. Its `output_fields` have `folded`, their
-        /// number, `folded.first` and `folded.last` (ns since the epoch), `folded.reason` (`rate` or `dedup`), `folded.window` (ns), and the fields
+        /// number, `folded_first` and `folded_last` (ns since the epoch), `folded_reason` (`rate` or `dedup`), `folded_window` (ns), and the fields
         /// of the key. Windows go by the time of events.
         throttle: Throttle = Throttle::default(),
         /// The queue between the worker and each sink.

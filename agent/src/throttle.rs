@@ -283,19 +283,18 @@ impl Limit {
 
     fn summary(&self, rule: &Rule, reason: Reason, fold: Fold, options: &AlertOptions) -> Alert {
         let Fold { count, first_ns, last_ns, mut fields } = fold;
-        let mut message = format!("{count} more of \"{}\" in {} s", rule.name, self.window.0.as_secs_f64());
-        if reason == Reason::Rate {
-            message += &format!(" over the limit of {}", self.alerts);
-        }
         let key: Vec<String> = self.key.iter().map(|(name, _)| format!("{name}={}", plain(fields.get(name)))).collect();
-        if !key.is_empty() {
-            message += &format!(" ({})", key.join(" "));
-        }
+        let limit = match reason {
+            Reason::Rate => format!(" over the limit of {}", self.alerts),
+            Reason::Dedup => String::new(),
+        };
+        let key = if key.is_empty() { String::new() } else { format!(" ({})", key.join(" ")) };
+        let message = format!("{count} more of \"{}\" in {} s{limit}{key}", rule.name, self.window.0.as_secs_f64());
         fields.insert("folded".to_owned(), count.into());
-        fields.insert("folded.first".to_owned(), first_ns.into());
-        fields.insert("folded.last".to_owned(), last_ns.into());
-        fields.insert("folded.reason".to_owned(), reason.name().into());
-        fields.insert("folded.window".to_owned(), nanoseconds(self.window.0).into());
+        fields.insert("folded_first".to_owned(), first_ns.into());
+        fields.insert("folded_last".to_owned(), last_ns.into());
+        fields.insert("folded_reason".to_owned(), reason.name().into());
+        fields.insert("folded_window".to_owned(), nanoseconds(self.window.0).into());
         Alert::new(rule, last_ns, &message, fields, options)
     }
 }

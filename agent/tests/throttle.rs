@@ -51,8 +51,8 @@ fn a_program_that_starts_again_and_again_raises_one_alert_and_a_count() {
     containerd.import(&archive).expect("imported");
 
     let text = format!(
-        "- {{rule: {RULE}, desc: x, priority: WARNING, output: 'x %proc.exepath', condition: evt.type in (execve, \
-         execveat) and (proc.exepath = {} or proc.args = {name})}}",
+        "- rule: {RULE}\n  desc: x\n  priority: WARNING\n  output: x %proc.exepath\n  condition: evt.type in (execve, \
+         execveat) and (proc.exepath = {} or proc.args = {name})\n",
         program.display()
     );
     let rules = vec![common::rules_file(directory.path(), &text)];
@@ -71,8 +71,8 @@ fn a_program_that_starts_again_and_again_raises_one_alert_and_a_count() {
         summary.output
     );
     let time = |name: &str| summary.output_fields[name].as_u64().expect("a time");
-    assert!(first.output_fields["evt.time"].as_u64() < Some(time("folded.first")));
-    assert!(time("folded.first") < time("folded.last"));
+    assert!(first.output_fields["evt.time"].as_u64() < Some(time("folded_first")));
+    assert!(time("folded_first") < time("folded_last"));
     let (status, metrics) = agent.get("/metrics").expect("metrics");
     assert_eq!(status, 200);
     let line = format!("purser_alerts_folded_total{{rule=\"{RULE}\",reason=\"dedup\"}} 39");

@@ -12,6 +12,7 @@ use crate::alert::Priority;
 /// A summary that comes later is of no use to anyone.
 const LONGEST_WINDOW: Duration = Duration::from_hours(24);
 const MOST_FIELDS: usize = 16;
+const LONGEST_FIELD: usize = 512;
 
 sections! {
     /// Folding of alerts.
@@ -151,6 +152,9 @@ fn key(place: &'static str, fields: &[String]) -> Result<(), (&'static str, Stri
         return Err((place, format!("has {} fields; at most {MOST_FIELDS} are allowed", fields.len())));
     }
     for field in fields {
+        if field.len() > LONGEST_FIELD {
+            return Err((place, format!("has a name of {} bytes; at most {LONGEST_FIELD} are allowed", field.len())));
+        }
         let catalogue = Catalogue::builtin();
         let Ok(format) = Format::field(field, catalogue) else {
             let advice = match catalogue.nearest(field) {
