@@ -9,10 +9,12 @@
 
 mod windows;
 
+use std::collections::HashMap;
 use std::hash::{BuildHasher as _, Hasher as _, RandomState};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use purser_rules::catalogue::FieldFlags;
 use purser_rules::format::{Clock, Format};
 use purser_rules::{Alert, AlertOptions, Catalogue, Rule, RuleIndex, RuleSet};
 use serde_json::Value as Json;
@@ -83,10 +85,16 @@ struct Active {
 struct Limit {
     alerts: u32,
     window: Span,
-    key: Vec<(String, Format)>,
-    /// Fields of a summary that follow from the key.
-    more: Vec<(String, Format)>,
+    key: Arc<Key>,
     folded: Counter,
+}
+
+/// The fields of a key, compiled; rules share them.
+#[derive(Debug)]
+struct Key {
+    fields: Vec<(String, Format)>,
+    /// Fields of a summary that follow from these.
+    more: Vec<(String, Format)>,
 }
 
 impl Throttle {
@@ -233,33 +241,27 @@ impl Active {
     }
 }
 
-impl Limit {
-    fn new((alerts, window): (u32, Span), key: &[String], folded: Counter) -> Self {
+impl Key {
+    fn new(names: &[String]) -> Self {
         // The configuration was checked: each name is a field.
-        let formats = |names: &mut dyn Iterator<Item = &str>| -> Vec<(String, Format)> {
-            let catalogue = Catalogue::builtin();
-            names.filter_map(|name| Some((name.to_owned(), Format::field(name, catalogue).ok()?))).collect()
-        };
+        let compiled = |name: &str| Some((name.to_owned(), Format::field(name, Catalogue::builtin()).ok()?));
         // What an alert says of its container holds for all of that container, and sinks and people look for it.
-        let of_container = key.iter().any(|name| name == "container.id" || name == "container.full_id");
+        let of_container = names.iter().any(|name| name == "container.id" || name == "container.full_id");
         let more = Catalogue::builtin().fields().iter().filter(|field| {
-            of_container
-                && field.flags.has(purser_rules::catalogue::FieldFlags::SUGGESTED)
-                && !key.iter().any(|name| *name == field.name)
+            of_container && field.flags.has(FieldFlags::SUGGESTED) && !names.iter().any(|name| *name == field.name)
         });
         Self {
-            alerts,
-            window,
-            key: formats(&mut key.iter().map(String::as_str)),
-            more: formats(&mut more.map(|field| field.name.as_ref())),
-            folded,
+            fields: names.iter().filter_map(|name| compiled(name)).collect(),
+            more: more.filter_map(|field| compiled(&field.name)).collect(),
         }
     }
+}
 
+impl Limit {
     fn hash(&self, seed: &RandomState, rule: RuleIndex, sight: &Sight<'_>, clock: Clock) -> u64 {
         let mut hasher = seed.build_hasher();
         hasher.write_u32(rule.0);
-        for (_, field) in &self.key {
+        for (_, field) in &self.key.fields {
             let value = field.text(sight, clock);
             // With its length, so that no value can be continued by the next.
             hasher.write_u64(value.as_ref().map_or(u64::MAX, |value| value.len() as u64));
@@ -271,7 +273,7 @@ impl Limit {
     fn fold(&self, window: &mut Window, sight: &Sight<'_>, clock: Clock) {
         let time_ns = sight.epoch_ns();
         let fold = window.fold.get_or_insert_with(|| {
-            let fields = self.key.iter().chain(&self.more);
+            let fields = self.key.fields.iter().chain(&self.key.more);
             let fields = fields.map(|(name, field)| (name.clone(), shortened(field.first_json(sight, clock))));
             Box::new(Fold { count: 0, first_ns: time_ns, last_ns: time_ns, fields: fields.collect() })
         });
@@ -283,7 +285,8 @@ impl Limit {
 
     fn summary(&self, rule: &Rule, reason: Reason, fold: Fold, options: &AlertOptions) -> Alert {
         let Fold { count, first_ns, last_ns, mut fields } = fold;
-        let key: Vec<String> = self.key.iter().map(|(name, _)| format!("{name}={}", plain(fields.get(name)))).collect();
+        let key = self.key.fields.iter().map(|(name, _)| format!("{name}={}", plain(fields.get(name))));
+        let key: Vec<String> = key.collect();
         let limit = match reason {
             Reason::Rate => format!(" over the limit of {}", self.alerts),
             Reason::Dedup => String::new(),
@@ -301,15 +304,23 @@ impl Limit {
 
 /// What each rule of a set may do, by reason.
 fn limits(config: &config::Throttle, rules: &RuleSet, metrics: &Metrics) -> Vec<[Option<Limit>; 2]> {
+    let mut keys: HashMap<Vec<String>, Arc<Key>> = HashMap::new();
+    let mut shared = |names: Vec<String>| {
+        let key = keys.entry(names).or_insert_with_key(|names| Arc::new(Key::new(names)));
+        Arc::clone(key)
+    };
     let of_rule = |rule: &Rule| {
         let (rate, dedup, exempt) = config.of_rule(&rule.name, &rule.tags);
         if !rule.enabled || exempt.0.is_some_and(|exempt| rule.priority <= exempt) {
             return [None, None];
         }
-        let counter = |reason: Reason| metrics.counter(FOLDED, &[&rule.name, reason.name()]);
+        let mut limit = |reason: Reason, alerts: u32, window: Span, key: Vec<String>| {
+            let folded = metrics.counter(FOLDED, &[&rule.name, reason.name()]);
+            Limit { alerts, window, key: shared(key), folded }
+        };
         [
-            (!dedup.window.0.is_zero()).then(|| Limit::new((1, dedup.window), &dedup.key, counter(Reason::Dedup))),
-            (rate.alerts > 0).then(|| Limit::new((rate.alerts, rate.window), &rate.key, counter(Reason::Rate))),
+            (!dedup.window.0.is_zero()).then(|| limit(Reason::Dedup, 1, dedup.window, dedup.key)),
+            (rate.alerts > 0).then(|| limit(Reason::Rate, rate.alerts, rate.window, rate.key)),
         ]
     };
     rules.rules().iter().map(of_rule).collect()
