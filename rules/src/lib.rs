@@ -26,8 +26,13 @@ mod ruleset;
 mod select;
 mod types;
 
-/// Purser's own rules.
-pub const DEFAULT_RULES: &str = include_str!("../rulesets/purser.yaml");
+/// Purser's own rules: name and text of each file, in the order in which they are loaded.
+pub const DEFAULT_RULES: &[(&str, &str)] = &[("purser.yaml", include_str!("../rulesets/purser.yaml"))];
+
+/// Purser's own rules, ready to be loaded.
+pub fn default_sources() -> Vec<Source<'static>> {
+    DEFAULT_RULES.iter().map(|(name, text)| Source { name, text: text.as_bytes() }).collect()
+}
 
 pub use alert::{Alert, AlertOptions};
 pub use catalogue::{Catalogue, Field, FieldId};

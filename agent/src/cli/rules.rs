@@ -78,7 +78,8 @@ pub type RuleFile = (String, Vec<u8>);
 /// The text of the rule files at `paths`, directories opened up; without paths, of the embedded rules.
 pub fn read(paths: &[PathBuf]) -> anyhow::Result<Vec<RuleFile>> {
     if paths.is_empty() {
-        return Ok(vec![("purser.yaml (embedded)".to_owned(), purser_rules::DEFAULT_RULES.as_bytes().to_vec())]);
+        let embedded = |(name, text): &(&str, &str)| (format!("{name} (embedded)"), text.as_bytes().to_vec());
+        return Ok(purser_rules::DEFAULT_RULES.iter().map(embedded).collect());
     }
     let read = |path: PathBuf| {
         let text = config::read_at_most(&path, MAX_FILE_BYTES)
