@@ -61,7 +61,6 @@ pub struct Rule {
     pub(crate) format: Format,
     /// Fields that only appear in the JSON output.
     pub(crate) extra: Vec<ExtraField>,
-    pub(crate) all_events: bool,
 }
 
 /// An entry that the configuration adds to `output_fields`.
@@ -122,7 +121,8 @@ impl Rule {
         names
     }
 
-    /// The rule for a listing: name, priority, tags, enabled, event types, fields, compiled condition.
+    /// The rule for a listing: name, priority, tags, enabled, event types, fields, condition (compiled, and as written),
+    /// output, where it is defined.
     pub fn describe(&self, catalogue: &Catalogue) -> serde_json::Value {
         let fields: Vec<_> = catalogue
             .fields()
@@ -137,10 +137,13 @@ impl Rule {
             "source": self.source,
             "tags": self.tags,
             "enabled": self.enabled,
-            "events": if self.all_events { json!("all") } else { json!(self.event_names()) },
+            "events": self.event_names(),
             "fields": fields,
             "condition": self.condition,
+            "condition_text": self.condition_text,
             "output": self.output_text,
+            "file": self.defined.0,
+            "line": self.defined.1,
         })
     }
 }

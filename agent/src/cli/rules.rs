@@ -8,7 +8,12 @@ use std::{
 use anyhow::{Context as _, bail};
 use clap::{Args, Subcommand};
 use purser_rules::cases::CaseFile;
-use purser_rules::{Catalogue, LoadOptions, RuleSet, Source};
+use purser_rules::{LoadOptions, RuleSet, Source};
+
+mod events;
+mod fields;
+mod list;
+mod page;
 
 use super::{load, one_line, print};
 use crate::config;
@@ -17,19 +22,49 @@ use crate::config;
 #[derive(Debug, Subcommand)]
 pub enum RulesCommand {
     /// Load rules and say what is wrong with them; exit code 1 if they cannot be used.
-    Check(Files),
-    /// List the rules: enabled or not, priority, name.
-    List(Files),
+    Check(Check),
+    /// List the rules: enabled or not, priority, name; with --json everything about each.
+    List(List),
     /// Run files of cases: events written down as field values, and the rules that must fire on each, exactly those.
     Test(Cases),
-    /// List the fields that rules can use.
-    Fields {
-        /// Only fields whose name begins so, such as `proc.`
-        prefix: Option<String>,
-        /// As JSON objects, one a line
-        #[arg(long)]
-        json: bool,
-    },
+    /// List the fields that rules can use, and which never have a value in this build.
+    Fields(Listing),
+    /// List the events that rules can name, their parameters, and which of them this build delivers.
+    Events(Listing),
+}
+
+/// What to list, and how.
+#[derive(Debug, Args)]
+pub struct Listing {
+    /// Only what has a name that begins so, such as `proc.`
+    prefix: Option<String>,
+    /// As one JSON array
+    #[arg(long)]
+    json: bool,
+    /// As a page of Markdown
+    #[arg(long, conflicts_with = "json")]
+    markdown: bool,
+}
+
+/// How to print a listing.
+enum Form {
+    Text,
+    Json,
+    Markdown,
+}
+
+impl Listing {
+    fn form(&self) -> Form {
+        form(self.json, self.markdown)
+    }
+}
+
+fn form(json: bool, markdown: bool) -> Form {
+    match (json, markdown) {
+        (true, _) => Form::Json,
+        (_, true) => Form::Markdown,
+        _ => Form::Text,
+    }
 }
 
 /// Which rules.
@@ -41,9 +76,29 @@ pub struct Files {
     /// The configuration: which rules it selects, and what it appends to their output
     #[arg(long, short, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// As JSON objects, one a line
+}
+
+/// What to check, and how to say it.
+#[derive(Debug, Args)]
+pub struct Check {
+    #[command(flatten)]
+    files: Files,
+    /// As one JSON object, with the keys of `falco --validate` under `json_output`
     #[arg(long)]
     json: bool,
+}
+
+/// What to list, and how.
+#[derive(Debug, Args)]
+pub struct List {
+    #[command(flatten)]
+    files: Files,
+    /// As one JSON array
+    #[arg(long)]
+    json: bool,
+    /// As a page of Markdown
+    #[arg(long, conflicts_with = "json")]
+    markdown: bool,
 }
 
 /// What to test, and with which rules.
@@ -62,10 +117,11 @@ pub struct Cases {
 
 pub(super) fn execute(command: &RulesCommand) -> anyhow::Result<()> {
     match command {
-        RulesCommand::Check(files) => check(files),
-        RulesCommand::List(files) => list(files),
+        RulesCommand::Check(arguments) => check(arguments),
+        RulesCommand::List(arguments) => list(arguments),
         RulesCommand::Test(cases) => test(cases),
-        RulesCommand::Fields { prefix, json } => fields(prefix.as_deref().unwrap_or_default(), *json),
+        RulesCommand::Fields(listing) => print(fields::show(listing)?.as_bytes()),
+        RulesCommand::Events(listing) => print(events::show(listing)?.as_bytes()),
     }
 }
 
@@ -89,21 +145,21 @@ pub fn read(paths: &[PathBuf]) -> anyhow::Result<Vec<RuleFile>> {
     config::rule_paths(paths)?.into_iter().map(read).collect()
 }
 
-fn check(files: &Files) -> anyhow::Result<()> {
-    let (texts, options) = files.open()?;
+fn check(check: &Check) -> anyhow::Result<()> {
+    let (texts, options) = check.files.open()?;
     let (diagnostics, rules, failed) = match RuleSet::load(&sources(&texts), &options) {
         Ok((set, diagnostics)) => (diagnostics, set.rules().len(), false),
         Err(error) => (error.diagnostics, 0, true),
     };
     let mut out = String::new();
     for diagnostic in &diagnostics {
-        if files.json {
+        if check.json {
             writeln!(out, "{}", serde_json::to_string(diagnostic)?)?;
         } else {
             writeln!(out, "{diagnostic}")?;
         }
     }
-    if !failed && !files.json {
+    if !failed && !check.json {
         writeln!(out, "ok: {rules} rules in {} files, {} warnings", texts.len(), diagnostics.len())?;
     }
     print(out.as_bytes())?;
@@ -113,20 +169,10 @@ fn check(files: &Files) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn list(files: &Files) -> anyhow::Result<()> {
-    let (texts, options) = files.open()?;
+fn list(list: &List) -> anyhow::Result<()> {
+    let (texts, options) = list.files.open()?;
     let (set, _) = RuleSet::load(&sources(&texts), &options)?;
-    let catalogue = options.catalogue.as_deref().unwrap_or_else(|| Catalogue::builtin());
-    let mut out = String::new();
-    for rule in set.rules() {
-        if files.json {
-            writeln!(out, "{}", rule.describe(catalogue))?;
-        } else {
-            let state = if rule.enabled { "enabled " } else { "disabled" };
-            writeln!(out, "{state}  {:<13}  {}", rule.priority.name(), one_line(&rule.name))?;
-        }
-    }
-    print(out.as_bytes())
+    print(list::show(&set, &form(list.json, list.markdown)).as_bytes())
 }
 
 fn test(cases: &Cases) -> anyhow::Result<()> {
@@ -167,22 +213,6 @@ fn test(cases: &Cases) -> anyhow::Result<()> {
         bail!("{failed} cases failed: correct the rules or the cases above");
     }
     Ok(())
-}
-
-fn fields(prefix: &str, json: bool) -> anyhow::Result<()> {
-    let mut out = String::new();
-    for field in Catalogue::builtin().fields().iter().filter(|field| field.name.starts_with(prefix)) {
-        if json {
-            let (name, kind, doc) = (&field.name, field.ty.name(), &field.doc);
-            writeln!(out, "{}", serde_json::json!({"name": name, "type": kind, "doc": doc}))?;
-        } else {
-            writeln!(out, "{:<36}  {:<12}  {}", field.name, field.ty.name(), field.doc)?;
-        }
-    }
-    if out.is_empty() {
-        bail!("no field begins with `{prefix}`; `purser rules fields` lists them all");
-    }
-    print(out.as_bytes())
 }
 
 impl Files {

@@ -259,7 +259,6 @@ impl<'a> Compiler<'a, '_> {
                 "rule matches too many evt.type values; this has a significant performance penalty".to_owned();
             self.warn(Code::NoEvttype, message, origin, &context);
         }
-        let all_events = events == EventSet::all();
         if item.source == "syscall" {
             events.insert(EventCode::ASYNCEVENT);
         } else {
@@ -291,7 +290,6 @@ impl<'a> Compiler<'a, '_> {
             defined: (item.origin.file.to_string(), item.origin.at.line),
             format: output.format,
             extra: output.extra,
-            all_events,
         };
         Ok((rule, root, resolved.expr))
     }
