@@ -26,7 +26,6 @@ pub enum Priority {
 
 /// A rule.
 #[derive(Debug)]
-#[expect(clippy::struct_excessive_bools, reason = "the keys of a rule")]
 pub struct Rule {
     /// Its name.
     pub name: String,
@@ -52,6 +51,8 @@ pub struct Rule {
     pub events: EventSet,
     /// The fields its condition and output read, each once, ordered.
     pub fields: Vec<FieldId>,
+    /// The fields that its condition reads: those that decide whether it fires, each once, ordered.
+    pub condition_fields: Vec<FieldId>,
     /// Asks for a capture file when it fires.
     pub capture: bool,
     /// Length of the capture in milliseconds.

@@ -49,6 +49,18 @@ pub struct LoadError {
     pub diagnostics: Vec<Diagnostic>,
 }
 
+/// What is to be said about files.
+#[derive(Debug)]
+pub struct Checked {
+    /// Errors and warnings, each once, in the order found.
+    pub diagnostics: Vec<Diagnostic>,
+    /// The rules, if there is no error.
+    pub rules: Option<RuleSet>,
+}
+
+/// A check ends with so many errors.
+pub const MAX_ERRORS: usize = 100;
+
 impl RuleSet {
     /// Loads files one after another into one set, and compiles them.
     ///
@@ -56,7 +68,20 @@ impl RuleSet {
     /// The first error of the files, after the warnings found up to it.
     pub fn load(sources: &[Source<'_>], options: &LoadOptions) -> Result<(Self, Vec<Diagnostic>), LoadError> {
         let (loaded, diagnostics, definitions) = load::load(sources, options);
-        let Some(loaded) = loaded else { return Err(LoadError { diagnostics }) };
+        match loaded {
+            Some(loaded) => Ok((Self::assemble(loaded, definitions, sources, options), diagnostics)),
+            None => Err(LoadError { diagnostics }),
+        }
+    }
+
+    /// Loads files to say all that is wrong with them: goes on after an error with the next item, up to [`MAX_ERRORS`].
+    pub fn check(sources: &[Source<'_>], options: &LoadOptions) -> Checked {
+        let (loaded, diagnostics, definitions) = load::check(sources, options);
+        let rules = loaded.map(|loaded| Self::assemble(loaded, definitions, sources, options));
+        Checked { diagnostics, rules }
+    }
+
+    fn assemble(loaded: load::Loaded, definitions: Definitions, sources: &[Source<'_>], options: &LoadOptions) -> Self {
         let mut set = Self {
             rules: Vec::with_capacity(loaded.rules.len()),
             roots: Vec::with_capacity(loaded.rules.len()),
@@ -76,7 +101,7 @@ impl RuleSet {
             set.conditions.push(condition);
         }
         set.select(&options.selection, options.min_priority);
-        Ok((set, diagnostics))
+        set
     }
 
     /// All rules, in rule order, disabled ones too.
