@@ -114,6 +114,11 @@ impl RuleSet {
         &self.rules[index.0 as usize]
     }
 
+    /// The condition of a rule, lists and macros in place.
+    pub fn condition(&self, index: RuleIndex) -> &Expr {
+        &self.conditions[index.0 as usize]
+    }
+
     /// The rule called `name`.
     pub fn find(&self, name: &str) -> Option<RuleIndex> {
         self.rules.iter().position(|rule| rule.name == name).map(|at| RuleIndex(at as u32))

@@ -6,14 +6,17 @@ use std::{
 };
 
 use anyhow::{Context as _, bail};
-use clap::{Args, Subcommand};
+use clap::{Args, Subcommand, ValueEnum};
 use purser_rules::cases::CaseFile;
 use purser_rules::{LoadOptions, RuleSet, Source};
 
+mod check;
 mod events;
 mod fields;
 mod list;
+mod notes;
 mod page;
+mod snippet;
 
 use super::{load, one_line, print};
 use crate::config;
@@ -69,7 +72,7 @@ fn form(json: bool, markdown: bool) -> Form {
 
 /// Which rules.
 #[derive(Debug, Args)]
-pub struct Files {
+struct Files {
     /// Rule files, or directories of them [default: those of the configuration, else the embedded ones]
     #[arg(value_name = "FILE|DIR")]
     paths: Vec<PathBuf>,
@@ -83,9 +86,37 @@ pub struct Files {
 pub struct Check {
     #[command(flatten)]
     files: Files,
-    /// As one JSON object, with the keys of `falco --validate` under `json_output`
+    /// As one JSON object, with the keys that Falco's `--validate` has
     #[arg(long)]
     json: bool,
+    /// Warnings fail the check, too
+    #[arg(long, short = 'W')]
+    strict: bool,
+    /// When to print in colour
+    #[arg(long, value_enum, value_name = "WHEN", default_value_t)]
+    color: Color,
+}
+
+/// When to print in colour.
+#[derive(Clone, Copy, Debug, Default, ValueEnum)]
+enum Color {
+    /// To a terminal, unless `NO_COLOR` is set.
+    #[default]
+    Auto,
+    /// Always.
+    Always,
+    /// Never.
+    Never,
+}
+
+impl Color {
+    fn choice(self) -> anstream::ColorChoice {
+        match self {
+            Self::Auto => anstream::AutoStream::choice(&std::io::stdout()),
+            Self::Always => anstream::ColorChoice::AlwaysAnsi,
+            Self::Never => anstream::ColorChoice::Never,
+        }
+    }
 }
 
 /// What to list, and how.
@@ -117,7 +148,7 @@ pub struct Cases {
 
 pub(super) fn execute(command: &RulesCommand) -> anyhow::Result<()> {
     match command {
-        RulesCommand::Check(arguments) => check(arguments),
+        RulesCommand::Check(arguments) => check::execute(arguments),
         RulesCommand::List(arguments) => list(arguments),
         RulesCommand::Test(cases) => test(cases),
         RulesCommand::Fields(listing) => print(fields::show(listing)?.as_bytes()),
@@ -143,30 +174,6 @@ pub fn read(paths: &[PathBuf]) -> anyhow::Result<Vec<RuleFile>> {
         Ok((path.to_string_lossy().into_owned(), text))
     };
     config::rule_paths(paths)?.into_iter().map(read).collect()
-}
-
-fn check(check: &Check) -> anyhow::Result<()> {
-    let (texts, options) = check.files.open()?;
-    let (diagnostics, rules, failed) = match RuleSet::load(&sources(&texts), &options) {
-        Ok((set, diagnostics)) => (diagnostics, set.rules().len(), false),
-        Err(error) => (error.diagnostics, 0, true),
-    };
-    let mut out = String::new();
-    for diagnostic in &diagnostics {
-        if check.json {
-            writeln!(out, "{}", serde_json::to_string(diagnostic)?)?;
-        } else {
-            writeln!(out, "{diagnostic}")?;
-        }
-    }
-    if !failed && !check.json {
-        writeln!(out, "ok: {rules} rules in {} files, {} warnings", texts.len(), diagnostics.len())?;
-    }
-    print(out.as_bytes())?;
-    if failed {
-        bail!("the rules cannot be used: correct the error above");
-    }
-    Ok(())
 }
 
 fn list(list: &List) -> anyhow::Result<()> {

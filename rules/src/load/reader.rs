@@ -706,7 +706,10 @@ impl Reader<'_> {
             let keys = item.entries().iter().filter_map(|(key, _)| key.text());
             let near = nearest(key, keys.filter(|key| !RULE_KEYS.contains(key)));
             let hint = near.map(|near| format!("; is '{near}' meant to be it?")).unwrap_or_default();
-            return self.fail(Code::YamlValidate, format!("item has no mapping for key '{key}'{hint}"), item);
+            let misspelt = item.entries().iter().map(|(key, _)| key).find(|key| near.is_some() && key.text() == near);
+            return self
+                .fail(Code::YamlValidate, format!("item has no mapping for key '{key}'{hint}"), item)
+                .map_err(|trouble: Trouble| Trouble { spot: misspelt.map(|key| self.origin(key)), ..trouble });
         };
         match self.scalar(node, key)? {
             text if text.is_empty() => {

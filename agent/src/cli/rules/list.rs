@@ -46,7 +46,7 @@ fn as_page(set: &RuleSet) -> String {
     }
     for file in files {
         let rules: Vec<&Rule> = set.rules().iter().filter(|rule| rule.defined.0 == file).collect();
-        let _ = writeln!(out, "## {}\n", page::cell(file));
+        let _ = writeln!(out, "## {}\n", page::cell(file.trim_end_matches(" (embedded)")));
         let rows = rules.iter().map(|rule| {
             let waits = if waits(rule) { "verdict" } else { "" };
             let enabled = if rule.enabled { "yes" } else { "no" };
@@ -63,7 +63,7 @@ fn as_page(set: &RuleSet) -> String {
 }
 
 fn waits(rule: &Rule) -> bool {
-    rule.fields.iter().any(|field| collected::waits(*field))
+    rule.condition_fields.iter().any(|field| collected::waits(*field))
 }
 
 /// One rule of the page.
