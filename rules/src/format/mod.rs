@@ -311,7 +311,12 @@ fn value_token<'t>(text: &'t [u8], catalogue: &Catalogue) -> Result<(ValueToken,
         };
         return Ok((ValueToken { width, shown: shown.1, inner }, &text[length..]));
     }
-    fail(format!("invalid formatting token '%{}': no such field", shown()), true)
+    // The name alone, where there is one: what follows is text.
+    let token = shown();
+    let name = &token[..token.find(|c: char| !c.is_ascii_alphanumeric() && !"._".contains(c)).unwrap_or(token.len())];
+    let near = catalogue.nearest(name).map(|near| format!("; did you mean '%{near}'?")).unwrap_or_default();
+    let token = if name.is_empty() { &token } else { name };
+    fail(format!("invalid formatting token '%{token}': no such field{near}"), true)
 }
 
 /// The longest start of an operand that resolves: as it is, without argument, with a shorter name.

@@ -417,15 +417,17 @@ impl<'a> Compiler<'a, '_> {
 }
 
 fn parse_condition(text: &str, lists: &mut Lists<'_>) -> Result<Arc<Expr>, String> {
+    let written = text;
     let text = lists.substitute(text)?;
     parse::parse(text.as_bytes(), parse::MAX_DEPTH).map_err(|error| {
         let start = text.floor_char_boundary(error.pos.index.saturating_sub(30).min(text.len()));
         let near: String = text[start..].chars().take(60).collect();
         format!(
-            "{} at column {} of line {} of the condition, near '{}'",
+            "{} at column {} of line {} of the condition{}, near '{}'",
             error.message,
             error.pos.column,
             error.pos.line,
+            if text == written { "" } else { " with its lists put in" },
             near.trim()
         ) + &syntax_hint(&text, error.pos.index)
     })

@@ -48,7 +48,8 @@ impl Diagnostics<'_> {
         if !points.contains(&code) || self.found.len() >= MAX_SPOTS {
             return None;
         }
-        let quoted = message.split('\'').nth(1).filter(|quoted| !quoted.is_empty())?;
+        let quoted = message.split('\'').nth(1).map(|quoted| quoted.trim_start_matches('%'));
+        let quoted = quoted.filter(|quoted| !quoted.is_empty())?;
         let at = locate::word(self.texts.get(origin.file)?, origin.at, quoted)?;
         Some(Origin { file: origin.file, at })
     }

@@ -52,6 +52,9 @@ impl Report {
         let mut diagnostics = unreadable;
         let readable = diagnostics.is_empty();
         diagnostics.extend(checked.diagnostics);
+        // As they are read, whatever was found first.
+        let file = |name: &str| files.iter().position(|(known, _)| known == name);
+        diagnostics.sort_by_cached_key(|found| found.at().map(|at| (file(&at.file), at.line, at.column)));
         let notes = checked.rules.as_ref().map(notes::of).unwrap_or_default();
         let rules = checked.rules.filter(|_| readable).map(|set| set.rules().len());
         Self { files, diagnostics, rules, notes }
@@ -80,7 +83,12 @@ impl Report {
             };
             let _ =
                 writeln!(out, "{}: {severity}: {BOLD}{message}{BOLD:#}", placed(&at.file, at.line, Some(at.column)));
-            if let Some(snippet) = self.snippet(&at) {
+            if let Some(mut snippet) = self.snippet(&at) {
+                // Where a long text begins, its first word is not what is wrong.
+                let is_text = found.place().is_some_and(|place| matches!(place.kind, "condition" | "output"));
+                if is_text && found.spot.is_none() {
+                    snippet.marked = 1;
+                }
                 let line = at.line.to_string();
                 let (bar, blank) = (format!("{DIM}|{DIM:#}"), " ".repeat(line.len()));
                 let mark = format!("{}{style}{}{style:#}", " ".repeat(snippet.indent), "^".repeat(snippet.marked));
@@ -162,7 +170,8 @@ impl Report {
             locations.push(location(&kind, &step.name, &of_step(step)));
             around = step.kind;
         }
-        locations.extend(found.spot.as_ref().map(|spot| location("condition expression", "", spot)));
+        let kind = if around == "condition" { "condition expression" } else { "value for" };
+        locations.extend(found.spot.as_ref().map(|spot| location(kind, "", spot)));
         let snippet = found.at().and_then(|at| self.snippet(&at)).map(|snippet| snippet.plain()).unwrap_or_default();
         json!({
             "context": {"locations": locations, "snippet": snippet},

@@ -22,11 +22,22 @@ pub(super) struct Note {
     /// No event of this build can fire it.
     pub(super) cannot_fire: bool,
     /// Fields of its condition that never have a value, with the reason.
-    pub(super) fields_without_value: Vec<(String, &'static str)>,
+    pub(super) fields_without_value: Vec<Without>,
     /// Events that it is about and that are not delivered; empty for a rule about more events than anyone would name.
     pub(super) events_not_delivered: Vec<String>,
+    /// Values that look like the name of a list, misspelt.
+    pub(super) lists_meant: Vec<String>,
     /// All of this in a sentence.
     pub(super) message: String,
+}
+
+/// A field without value.
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub(super) struct Without {
+    /// Its name.
+    pub(super) field: String,
+    /// Why it never has a value.
+    pub(super) reason: &'static str,
 }
 
 /// A rule that names more events does not mean each of them.
@@ -44,10 +55,13 @@ fn note(set: &RuleSet, index: RuleIndex) -> Option<Note> {
     let (delivered, missing): (Vec<&str>, Vec<&str>) = names.into_iter().partition(|name| is_delivered(name));
     let world = World { catalogue: set.catalogue(), delivered: &delivered };
     let mut without = BTreeSet::new();
-    set.condition(index).operands(&mut |operand| without.extend(world.without_value(operand)));
+    set.condition(index).operands(&mut |operand| {
+        without.extend(world.without_value(operand).filter(|without| world.declares(&without.field)));
+    });
     let cannot_fire = delivered.is_empty() || world.truth(set.condition(index)) == Truth::Never;
     let events: Vec<&str> = if missing.len() > MANY_EVENTS { Vec::new() } else { missing };
-    if without.is_empty() && events.is_empty() && !cannot_fire {
+    let lists = lists_meant(set, index);
+    if without.is_empty() && events.is_empty() && lists.is_empty() && !cannot_fire {
         return None;
     }
     Some(Note {
@@ -55,30 +69,71 @@ fn note(set: &RuleSet, index: RuleIndex) -> Option<Note> {
         file: rule.defined.0.clone(),
         line: rule.defined.1,
         cannot_fire,
-        message: message(rule, cannot_fire, &without, &events),
+        message: message(rule, cannot_fire, &without, &events, &lists),
         fields_without_value: without.into_iter().collect(),
         events_not_delivered: events.into_iter().map(str::to_owned).collect(),
+        lists_meant: lists.into_iter().map(|(value, _)| value).collect(),
     })
 }
 
-fn message(rule: &Rule, cannot_fire: bool, without: &BTreeSet<(String, &str)>, events: &[&str]) -> String {
+fn message(
+    rule: &Rule,
+    cannot_fire: bool,
+    without: &BTreeSet<Without>,
+    events: &[&str],
+    lists: &BTreeSet<(String, String)>,
+) -> String {
     let mut parts = Vec::new();
     if !events.is_empty() {
         parts.push(format!("the sensor does not deliver {}", events.join(", ")));
     }
-    let mut reasons: Vec<&str> = without.iter().map(|(_, reason)| *reason).collect();
+    let mut reasons: Vec<&str> = without.iter().map(|without| without.reason).collect();
     reasons.sort_unstable();
     reasons.dedup();
     for reason in reasons {
-        let fields: Vec<_> =
-            without.iter().filter(|(_, known)| *known == reason).map(|(name, _)| name.as_str()).collect();
-        parts.push(format!("{} never has a value ({reason})", fields.join(", ")));
+        let fields = without.iter().filter(|without| without.reason == reason).map(|without| without.field.as_str());
+        let fields: Vec<&str> = fields.collect();
+        let have = if fields.len() == 1 { "has" } else { "have" };
+        parts.push(format!("{} never {have} a value ({reason})", fields.join(", ")));
     }
-    if parts.is_empty() {
+    if parts.is_empty() && cannot_fire {
         parts.push("the sensor delivers none of its events".to_owned());
     }
-    let verdict = if cannot_fire { "cannot fire in this build" } else { "sees less in this build" };
-    format!("rule \"{}\" {verdict}: {}", rule.name, parts.join("; "))
+    let sees = !parts.is_empty();
+    parts.extend(
+        lists.iter().map(|(value, list)| format!("{value} is compared as text; did you mean the list '{list}'?")),
+    );
+    let verdict = match (cannot_fire, sees) {
+        (true, _) => " cannot fire in this build",
+        (false, true) => " sees less in this build",
+        (false, false) => "",
+    };
+    format!("rule \"{}\"{verdict}: {}", rule.name, parts.join("; "))
+}
+
+/// Values of lists that are nearly the name of a list, with that name. A name that no list has is a text like any other.
+fn lists_meant(set: &RuleSet, index: RuleIndex) -> BTreeSet<(String, String)> {
+    let mut found = BTreeSet::new();
+    let names = || set.definitions().lists.iter().map(|(name, _)| name.as_str());
+    each_check(set.condition(index), &mut |right| {
+        let Right::List(values, _) = right else { return };
+        // Names of lists are words with underscores; those of programs are not, mostly.
+        let values = values.iter().filter_map(|value| std::str::from_utf8(value).ok());
+        for value in values.filter(|value| value.len() > 4 && value.contains('_')) {
+            let list = purser_rules::nearest(value, names()).filter(|_| !names().any(|name| name == value));
+            found.extend(list.map(|list| (value.to_owned(), list.to_owned())));
+        }
+    });
+    found
+}
+
+fn each_check(expr: &Expr, at: &mut impl FnMut(&Right)) {
+    match expr {
+        Expr::And(children, _) | Expr::Or(children, _) => children.iter().for_each(|child| each_check(child, at)),
+        Expr::Not(child, _) => each_check(child, at),
+        Expr::Check { right, .. } => at(right),
+        Expr::Macro(..) | Expr::Exists(..) => {}
+    }
 }
 
 fn is_delivered(event: &str) -> bool {
@@ -102,15 +157,22 @@ enum Truth {
 
 impl World<'_> {
     /// The name of a field that never has a value, with the reason.
-    fn without_value(&self, operand: &Operand) -> Option<(String, &'static str)> {
+    fn without_value(&self, operand: &Operand) -> Option<Without> {
         let Operand::Field { name, .. } = operand else { return None };
-        if let Some(parameter) = name.strip_prefix("evt.arg.").or(name.strip_prefix("evt.rawarg.")) {
+        if let Some(parameter) = parameter(name) {
             let has_value =
                 |event: &&str| has_parameter(event, parameter) && !collected::absent_parameter(event, parameter);
             let none = !self.delivered.is_empty() && !self.delivered.iter().any(has_value);
-            return none.then(|| (name.clone(), "no event that is delivered to the rule fills it in"));
+            let reason = "no event that is delivered to the rule fills it in";
+            return none.then(|| Without { field: name.clone(), reason });
         }
-        collected::absent(self.field(name)?).map(|reason| (name.clone(), reason))
+        let reason = collected::absent(self.field(name)?)?;
+        Some(Without { field: name.clone(), reason })
+    }
+
+    /// Whether it is worth a word that the field has no value: not for a parameter of events that are not delivered anyway.
+    fn declares(&self, name: &str) -> bool {
+        parameter(name).is_none_or(|parameter| self.delivered.iter().any(|event| has_parameter(event, parameter)))
     }
 
     /// The field of a name, which may end in an argument after a dot.
@@ -165,6 +227,11 @@ impl World<'_> {
             && matches!(op, Op::Eq | Op::EqEq | Op::In)
             && !values.iter().any(|value| self.delivered.iter().any(|event| event.as_bytes() == value))
     }
+}
+
+/// The parameter of `evt.arg.PARAMETER`.
+fn parameter(field: &str) -> Option<&str> {
+    field.strip_prefix("evt.arg.").or(field.strip_prefix("evt.rawarg."))
 }
 
 fn has_parameter(event: &str, parameter: &str) -> bool {
