@@ -4,13 +4,13 @@
 //! it was written, the fault is found in that, and its place in the file is where the letters of the two agree. All of this is
 //! done for errors alone.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use super::collection::Collection;
 use super::item::{Macro, Origin};
 use super::yaml::Place;
-use crate::compile::compile_check;
-use crate::parse::{self, Expr};
+use crate::compile::{Hint, compile_check};
+use crate::parse::{self, Expr, ParseError};
 
 /// A condition as written, and where that is.
 pub(super) struct Written<'i> {
@@ -23,7 +23,7 @@ pub(super) struct Written<'i> {
 pub(super) enum Fault<'f> {
     /// Where it cannot be read.
     Syntax,
-    /// The check that is compiled with this error or hint.
+    /// The check that does not compile, with this error.
     Message(&'f str),
     /// The use of this macro.
     Macro(&'f str),
@@ -45,17 +45,51 @@ impl<'i> Written<'i> {
 impl Locator<'_> {
     /// Where the fault is: in the condition, else in a macro that it uses.
     pub(super) fn spot(&self, written: &Written<'_>, fault: &Fault<'_>) -> Option<Origin> {
+        self.visit(written, |written, parsed| match (parsed, fault) {
+            (Err(error), Fault::Syntax) => Some(self.place(written, error.pos.index)),
+            (Err(_), _) => None,
+            (Ok(expr), _) => self.index(expr, fault).map(|index| self.place(written, index)),
+        })
+        .flatten()
+    }
+
+    /// Where the checks are that hints are about, by message: each at its first place.
+    pub(super) fn hints(&self, written: &Written<'_>, hints: &[Hint]) -> HashMap<String, Origin> {
+        let mut spots = HashMap::new();
+        let mut sought: HashSet<&str> = hints.iter().map(|hint| hint.message.as_str()).collect();
+        if sought.is_empty() {
+            return spots;
+        }
+        self.visit(written, |written, parsed| {
+            let mut take = |hint: Hint| {
+                if sought.remove(hint.message.as_str())
+                    && let Some(at) = self.place(written, hint.pos.index)
+                {
+                    spots.insert(hint.message, at);
+                }
+                sought.is_empty()
+            };
+            self.each_hint(parsed.ok()?, &mut take).then_some(())
+        });
+        spots
+    }
+
+    /// Looks at a condition as written and at the macros that it uses, each once, until there is an answer.
+    fn visit<T>(
+        &self,
+        written: &Written<'_>,
+        mut look: impl FnMut(&Written<'_>, Result<&Expr, &ParseError>) -> Option<T>,
+    ) -> Option<T> {
         let mut visited = HashSet::new();
         let mut waiting = vec![Written { ..*written }];
         while let Some(written) = waiting.pop() {
-            let expr = match parse::parse(written.condition.as_bytes(), parse::MAX_DEPTH) {
-                Ok(expr) => expr,
-                Err(error) if matches!(fault, Fault::Syntax) => return self.place(&written, error.pos.index),
-                Err(_) => continue,
-            };
+            let parsed = parse::parse(written.condition.as_bytes(), parse::MAX_DEPTH);
+            if let Some(answer) = look(&written, parsed.as_deref()) {
+                return Some(answer);
+            }
             let mut macros = Vec::new();
-            if let Some(index) = self.index(&expr, fault, &mut macros) {
-                return self.place(&written, index);
+            if let Ok(expr) = &parsed {
+                macros_of(expr, &mut macros);
             }
             // The first one used is looked at first.
             let used = macros.into_iter().rev().filter(|name| visited.insert(name.clone()));
@@ -64,24 +98,33 @@ impl Locator<'_> {
         None
     }
 
-    /// The byte of the condition at which the fault is; also collects the macros that are used.
-    fn index(&self, expr: &Expr, fault: &Fault<'_>, macros: &mut Vec<String>) -> Option<usize> {
+    /// The byte of the condition at which the fault is.
+    fn index(&self, expr: &Expr, fault: &Fault<'_>) -> Option<usize> {
         match expr {
             Expr::And(children, _) | Expr::Or(children, _) => {
-                children.iter().find_map(|child| self.index(child, fault, macros))
+                children.iter().find_map(|child| self.index(child, fault))
             }
-            Expr::Not(child, _) => self.index(child, fault, macros),
-            Expr::Macro(name, pos) => {
-                macros.push(name.clone());
-                matches!(fault, Fault::Macro(wanted) if wanted == name).then_some(pos.index)
-            }
+            Expr::Not(child, _) => self.index(child, fault),
+            Expr::Macro(name, pos) => matches!(fault, Fault::Macro(wanted) if wanted == name).then_some(pos.index),
             Expr::Exists(..) | Expr::Check { .. } => {
                 let Fault::Message(wanted) = fault else { return None };
+                let error = compile_check(expr, self.collection.catalogue(), &mut Vec::new()).err()?;
+                (error.message == *wanted).then_some(error.pos.index)
+            }
+        }
+    }
+
+    /// Compiles each check for its hints, until `take` has enough.
+    fn each_hint(&self, expr: &Expr, take: &mut impl FnMut(Hint) -> bool) -> bool {
+        match expr {
+            Expr::And(children, _) | Expr::Or(children, _) => children.iter().any(|child| self.each_hint(child, take)),
+            Expr::Not(child, _) => self.each_hint(child, take),
+            Expr::Macro(..) => false,
+            Expr::Exists(..) | Expr::Check { .. } => {
                 let mut hints = Vec::new();
-                match compile_check(expr, self.collection.catalogue(), &mut hints) {
-                    Err(error) if error.message == *wanted => Some(error.pos.index),
-                    _ => hints.iter().find(|hint| hint.message == *wanted).map(|hint| hint.pos.index),
-                }
+                // What does not compile has been reported.
+                let _ = compile_check(expr, self.collection.catalogue(), &mut hints);
+                hints.into_iter().any(&mut *take)
             }
         }
     }
@@ -93,6 +136,16 @@ impl Locator<'_> {
         let text = self.texts.get(origin.file)?;
         let at = place(text, origin.at, written.condition.get(start..)?, index - start)?;
         Some(Origin { file: origin.file, at })
+    }
+}
+
+/// The macros that a condition uses.
+fn macros_of(expr: &Expr, macros: &mut Vec<String>) {
+    match expr {
+        Expr::And(children, _) | Expr::Or(children, _) => children.iter().for_each(|child| macros_of(child, macros)),
+        Expr::Not(child, _) => macros_of(child, macros),
+        Expr::Macro(name, _) => macros.push(name.clone()),
+        Expr::Exists(..) | Expr::Check { .. } => {}
     }
 }
 

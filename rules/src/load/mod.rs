@@ -19,7 +19,7 @@ use std::sync::Arc;
 
 use collection::{Collection, Recovery, Trouble};
 use item::{Origin, RuleItem};
-use locate::{Fault, Written};
+use locate::{Fault, Locator, Written};
 use report::{Diagnostics, MAX_SPOTS, syntax_hint};
 use resolve::{Lists, MacroError, MacroTree, Macros};
 
@@ -82,7 +82,7 @@ fn run(
     let catalogue = options.catalogue.clone().unwrap_or_else(|| Arc::new(Catalogue::builtin().clone()));
     let mut collection = Collection::new(catalogue);
     collection.recovery = recovery;
-    let mut diagnostics = Diagnostics { texts: Vec::new(), names: Vec::new(), found: Vec::new() };
+    let mut diagnostics = Diagnostics::new();
     let mut loaded = Loaded { rules: Vec::new(), graph: Graph::default() };
     let mut reported = 0;
     for (file, source) in sources.iter().enumerate() {
@@ -325,9 +325,10 @@ impl<'a> Compiler<'a, '_> {
             let found = trouble(Code::CompileCondition, error.message, origin, &context);
             Self::skippable(item, Trouble { spot, ..found }, unknown)
         })?;
+        let sought = if self.warnings.len() < MAX_SPOTS { hints.get(..hints.len().min(MAX_SPOTS)) } else { None };
+        let mut spots = self.locator().hints(&written, sought.unwrap_or_default());
         for hint in hints {
-            let near = self.warnings.len() < MAX_SPOTS;
-            let spot = near.then(|| self.spot(&written, &Fault::Message(&hint.message))).flatten();
+            let spot = spots.remove(&hint.message);
             let found = trouble(hint.code, hint.message, origin, &context);
             self.warnings.push(Trouble { spot, ..found });
         }
@@ -407,8 +408,12 @@ impl<'a> Compiler<'a, '_> {
         Trouble { spot, missing, ..trouble(code, error.message(), written.origin, context) }
     }
 
+    fn locator(&self) -> Locator<'_> {
+        Locator { collection: self.collection, texts: self.texts }
+    }
+
     fn spot(&self, written: &Written<'_>, fault: &Fault<'_>) -> Option<Origin> {
-        locate::Locator { collection: self.collection, texts: self.texts }.spot(written, fault)
+        self.locator().spot(written, fault)
     }
 
     fn warn(&mut self, code: Code, message: String, origin: &Origin, context: &[(&'static str, &str)]) {

@@ -1,5 +1,7 @@
 //! Makes diagnostics of trouble: names of files, the line it is about, the word to point at, and what was probably meant.
 
+use std::collections::HashMap;
+
 use super::collection::Trouble;
 use super::item::Origin;
 use super::locate;
@@ -15,9 +17,15 @@ pub(super) struct Diagnostics<'t> {
     pub(super) texts: Vec<&'t str>,
     pub(super) names: Vec<String>,
     pub(super) found: Vec<Diagnostic>,
+    /// The lines of each file that anything was found in.
+    lines: HashMap<usize, Vec<&'t str>>,
 }
 
 impl Diagnostics<'_> {
+    pub(super) fn new() -> Self {
+        Self { texts: Vec::new(), names: Vec::new(), found: Vec::new(), lines: HashMap::new() }
+    }
+
     pub(super) fn add(&mut self, trouble: Trouble) {
         let file = trouble.origin.file;
         let name = self.names.get(file).cloned().unwrap_or_default();
@@ -32,7 +40,9 @@ impl Diagnostics<'_> {
         }
         let spot = trouble.spot.or_else(|| self.subject(trouble.code, &trouble.message, &trouble.origin));
         let shown = spot.as_ref().unwrap_or(&trouble.origin);
-        let line = self.texts.get(shown.file).and_then(|text| text.lines().nth(shown.at.line.saturating_sub(1)));
+        let text = self.texts.get(shown.file).copied().unwrap_or_default();
+        let lines = self.lines.entry(shown.file).or_insert_with(|| text.lines().collect());
+        let line = lines.get(shown.at.line.saturating_sub(1));
         let snippet = line.map(|line| line.chars().take(200).collect()).unwrap_or_default();
         let spot = spot.map(|spot| Spot {
             file: self.names.get(spot.file).cloned().unwrap_or_default(),
@@ -44,8 +54,9 @@ impl Diagnostics<'_> {
 
     /// Where the word is that a message quotes first.
     fn subject(&self, code: Code, message: &str, origin: &Origin) -> Option<Origin> {
-        let points = [Code::CompileOutput, Code::CompileCondition, Code::Validate, Code::UnknownFilter];
-        if !points.contains(&code) || self.found.len() >= MAX_SPOTS {
+        // Errors end the loading, or are few: warnings, of which there can be many, are not looked for.
+        let points = [Code::CompileOutput, Code::CompileCondition, Code::Validate];
+        if !points.contains(&code) {
             return None;
         }
         let quoted = message.split('\'').nth(1).map(|quoted| quoted.trim_start_matches('%'));

@@ -18,6 +18,8 @@ use crate::cli::load;
 /// What came of a check.
 struct Report {
     files: Vec<RuleFile>,
+    /// The lines of each file, and where each begins.
+    lines: Vec<Vec<(usize, String)>>,
     diagnostics: Vec<Diagnostic>,
     /// How many rules there are, if they can be used.
     rules: Option<usize>,
@@ -57,16 +59,22 @@ impl Report {
         diagnostics.sort_by_cached_key(|found| found.at().map(|at| (file(&at.file), at.line, at.column)));
         let notes = checked.rules.as_ref().map(notes::of).unwrap_or_default();
         let rules = checked.rules.filter(|_| readable).map(|set| set.rules().len());
-        Self { files, diagnostics, rules, notes }
+        let lines = files.iter().map(|(_, text)| lines(text)).collect();
+        Self { files, lines, diagnostics, rules, notes }
     }
 
     fn count(&self, severity: Severity) -> usize {
         self.diagnostics.iter().filter(|found| found.severity() == severity).count()
     }
 
+    /// A line, and where it begins in its file.
+    fn line(&self, at: &Spot) -> Option<&(usize, String)> {
+        let file = self.files.iter().position(|(name, _)| *name == at.file)?;
+        self.lines.get(file)?.get(at.line.checked_sub(1)?)
+    }
+
     fn snippet(&self, at: &Spot) -> Option<Snippet> {
-        let (_, text) = self.files.iter().find(|(name, _)| *name == at.file)?;
-        Snippet::new(&String::from_utf8_lossy(text), at.line, at.column)
+        self.line(at).map(|(_, line)| Snippet::new(line, at.column))
     }
 
     fn as_text(&self) -> String {
@@ -183,12 +191,20 @@ impl Report {
 
     /// Bytes from the start of the file.
     fn offset(&self, at: &Spot) -> usize {
-        let Some((_, text)) = self.files.iter().find(|(name, _)| *name == at.file) else { return 0 };
-        let mut lines = text.split_inclusive(|byte| *byte == b'\n');
-        let before: usize = lines.by_ref().take(at.line.saturating_sub(1)).map(<[u8]>::len).sum();
-        let line = String::from_utf8_lossy(lines.next().unwrap_or_default());
-        before + line.chars().take(at.column.saturating_sub(1)).map(char::len_utf8).sum::<usize>()
+        let Some((start, line)) = self.line(at) else { return 0 };
+        start + line.chars().take(at.column.saturating_sub(1)).map(char::len_utf8).sum::<usize>()
     }
+}
+
+/// The lines of a text, each with its first byte.
+fn lines(text: &[u8]) -> Vec<(usize, String)> {
+    let mut start = 0;
+    let lines = text.split(|byte| *byte == b'\n').map(|line| {
+        let begins = start;
+        start += line.len() + 1;
+        (begins, String::from_utf8_lossy(line).trim_end_matches('\r').to_owned())
+    });
+    lines.collect()
 }
 
 /// Reads each file; one that cannot be read does not keep the others from being checked.

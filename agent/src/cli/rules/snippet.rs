@@ -22,10 +22,9 @@ pub(super) struct Snippet {
 }
 
 impl Snippet {
-    /// Line `line` of a text, marked at `column`; both from 1, columns in characters.
-    pub(super) fn new(text: &str, line: usize, column: usize) -> Option<Self> {
-        let line = text.lines().nth(line.checked_sub(1)?)?;
-        let column = column.checked_sub(1)?;
+    /// A line, marked at `column`: from 1, in characters.
+    pub(super) fn new(line: &str, column: usize) -> Self {
+        let column = column.saturating_sub(1);
         let cells: Vec<(String, usize)> = line.chars().take(column + MAX_CELLS).map(cell).collect();
         let column = column.min(cells.len());
         let is_word = |c: char| c.is_alphanumeric() || matches!(c, '_' | '.' | '-');
@@ -47,11 +46,11 @@ impl Snippet {
         let (before, after) = (cut(start > 0), cut(end < cells.len() || line.chars().nth(cells.len()).is_some()));
         let shown: String = cells[start..end].iter().map(|(text, _)| text.as_str()).collect();
         let marked = width(&cells[column..(column + word).min(end).max(column)]);
-        Some(Self {
+        Self {
             line: format!("{before}{}{after}", shown.trim_end()),
             indent: before.len() + width(&cells[start..column]),
             marked: marked.max(1),
-        })
+        }
     }
 
     /// As plain text: the line, and the mark below it.
@@ -74,9 +73,15 @@ fn cell(c: char) -> (String, usize) {
     }
 }
 
+/// Longest text that is shown; names of rules can be of any length.
+const MAX_TEXT: usize = 2000;
+
 /// The text on one line, without anything that drives a terminal or turns the order of letters round.
 pub(super) fn harmless_text(text: &str) -> String {
-    text.trim_end().chars().map(|c| if matches!(c, '\n' | '\t' | '\r') { ' ' } else { harmless(c) }).collect()
+    let shown = text.trim_end().chars().take(MAX_TEXT);
+    let shown = shown.map(|c| if matches!(c, '\n' | '\t' | '\r') { ' ' } else { harmless(c) });
+    let cut = text.char_indices().nth(MAX_TEXT).map_or("", |_| CUT);
+    shown.chain(cut.chars()).collect()
 }
 
 fn harmless(c: char) -> char {
@@ -90,7 +95,7 @@ mod tests {
     use super::*;
 
     fn snippet(line: &str, column: usize) -> (String, String) {
-        let snippet = Snippet::new(line, 1, column).expect("shown");
+        let snippet = Snippet::new(line, column);
         (snippet.line, format!("{}{}", " ".repeat(snippet.indent), "^".repeat(snippet.marked)))
     }
 
@@ -115,8 +120,7 @@ mod tests {
             };
             assert_eq!(snippet(line, column), (shown.to_owned(), mark.to_owned()), "{line:?}");
         }
-        assert_eq!(Snippet::new("a", 2, 1), None);
-        assert_eq!(Snippet::new("a", 0, 0), None);
+        assert_eq!(Snippet::new("a", 0), Snippet::new("a", 1));
     }
 
     #[test]
