@@ -42,8 +42,8 @@ pub enum Parameter {
     Permitted,
     /// A capability set of the task after the call.
     Effective,
-    /// Known to rules, and not reported: zero or empty.
-    Zero,
+    /// Known to rules, and not reported.
+    Unknown,
 }
 
 /// What the program at a plain call's exit reads; arguments are counted from 1, 0 is nothing.

@@ -197,16 +197,16 @@ events! {
     /// `chroot`
     Chroot = 42, "chroot", "PPME_SYSCALL_CHROOT_X", Call, [161, 61, 51], [Result, Path(0)];
     /// `socket`
-    Socket = 43, "socket", "PPME_SOCKET_SOCKET_X", Call, [41, 359, 198], [New, Value(0), Value(1), Value(2), Zero];
+    Socket = 43, "socket", "PPME_SOCKET_SOCKET_X", Call, [41, 359, 198], [New, Value(0), Value(1), Value(2), Unknown];
     /// `bind`
     Bind = 44, "bind", "PPME_SOCKET_BIND_X", Call, [49, 361, 200], [Result, Address(1), Descriptor(0)];
     /// `listen`
     Listen = 45, "listen", "PPME_SOCKET_LISTEN_X", Call, [50, 363, 201], [Result, Descriptor(0), Value(1)];
     /// `accept`
-    Accept = 46, "accept", "PPME_SOCKET_ACCEPT_5_X", Call, [43, -, 202], [New, Tuple, Zero, Zero, Zero];
+    Accept = 46, "accept", "PPME_SOCKET_ACCEPT_5_X", Call, [43, -, 202], [New, Tuple, Unknown, Unknown, Unknown];
     /// `accept4`
     Accept4 = 47, "accept4", "PPME_SOCKET_ACCEPT4_6_X", Call, [288, 364, 242],
-        [New, Tuple, Zero, Zero, Zero, Value(3)];
+        [New, Tuple, Unknown, Unknown, Unknown, Value(3)];
     /// `sendto`
     Sendto = 48, "sendto", "PPME_SOCKET_SENDTO_X", Call, [44, 369, 206],
         [Result, Data(1), Descriptor(0), Value(2), TupleTo(4)];
@@ -218,7 +218,7 @@ events! {
         [Result, Data(1), TupleFrom(4), Descriptor(0), Value(2)];
     /// `recvmsg`
     Recvmsg = 51, "recvmsg", "PPME_SOCKET_RECVMSG_X", Call, [47, 372, 212],
-        [Result, Result, MessageData(1), TupleMessage(1), Zero, Descriptor(0)];
+        [Result, Result, MessageData(1), TupleMessage(1), Unknown, Descriptor(0)];
     /// `dup`
     Dup = 52, "dup", "PPME_SYSCALL_DUP_1_X", Call, [32, 41, 23], [New, Value(0)];
     /// `dup2`
@@ -230,10 +230,10 @@ events! {
         [Result, Value(2), Value(3), Value(0), Value(1)];
     /// `process_vm_readv`
     ProcessVmReadv = 56, "process_vm_readv", "PPME_SYSCALL_PROCESS_VM_READV_X", Call, [310, 347, 270],
-        [Result, Value(0), Zero];
+        [Result, Value(0), Unknown];
     /// `process_vm_writev`
     ProcessVmWritev = 57, "process_vm_writev", "PPME_SYSCALL_PROCESS_VM_WRITEV_X", Call, [311, 348, 271],
-        [Result, Value(0), Zero];
+        [Result, Value(0), Unknown];
     /// `setuid`
     Setuid = 58, "setuid", "PPME_SYSCALL_SETUID_X", Call, [105, 213, 146], [Result, Value(0)];
     /// `setgid`
@@ -258,7 +258,7 @@ events! {
     MemfdCreate = 67, "memfd_create", "PPME_SYSCALL_MEMFD_CREATE_X", Call, [319, 356, 279], [New, Text(0), Value(1)];
     /// `mmap`
     Mmap = 68, "mmap", "PPME_SYSCALL_MMAP_X", Call, [9, 192, 222],
-        [Result, Zero, Zero, Zero, Value(0), Value(1), Value(2), Value(3), Descriptor(4), Value(5)];
+        [Result, Unknown, Unknown, Unknown, Value(0), Value(1), Value(2), Value(3), Descriptor(4), Value(5)];
     /// `mprotect`
     Mprotect = 69, "mprotect", "PPME_SYSCALL_MPROTECT_X", Call, [10, 125, 226],
         [Result, Value(0), Value(1), Value(2)];
@@ -269,12 +269,12 @@ events! {
     /// `tgkill`
     Tgkill = 72, "tgkill", "PPME_SYSCALL_TGKILL_X", Call, [234, 270, 131], [Result, Value(0), Value(1), Value(2)];
     /// `prctl`
-    Prctl = 73, "prctl", "PPME_SYSCALL_PRCTL_X", Call, [157, 172, 167], [Result, Value(0), Zero, Value(1)];
+    Prctl = 73, "prctl", "PPME_SYSCALL_PRCTL_X", Call, [157, 172, 167], [Result, Value(0), Unknown, Value(1)];
     /// `bpf`
     Bpf = 74, "bpf", "PPME_SYSCALL_BPF_2_X", Call, [321, 357, 280], [New, Value(0)];
     /// `init_module`
     InitModule = 75, "init_module", "PPME_SYSCALL_INIT_MODULE_X", Call, [175, 128, 105],
-        [Result, Zero, Value(1), Text(2)];
+        [Result, Unknown, Value(1), Text(2)];
     /// `finit_module`
     FinitModule = 76, "finit_module", "PPME_SYSCALL_FINIT_MODULE_X", Call, [313, 350, 273],
         [Result, Descriptor(0), Text(1), Value(2)];
@@ -285,7 +285,7 @@ events! {
     Userfaultfd = 78, "userfaultfd", "PPME_SYSCALL_USERFAULTFD_X", Call, [323, 374, 282], [Result, Value(0)];
     /// `io_uring_setup`
     IoUringSetup = 79, "io_uring_setup", "PPME_SYSCALL_IO_URING_SETUP_X", Call, [425, 425, 425],
-        [Result, Value(0), Zero, Zero, Zero, Zero, Zero, Zero];
+        [Result, Value(0), Unknown, Unknown, Unknown, Unknown, Unknown, Unknown];
     /// `keyctl`
     Keyctl = 80, "keyctl", "PPME_SYSCALL_KEYCTL_X", Call, [250, 288, 219],
         [Result, Value(0), Value(1), Value(2), Value(3), Value(4)];

@@ -2,20 +2,31 @@
 
 use std::borrow::Cow;
 
-use agent_common::Parameter as Source;
+use agent_common::{Arch, Parameter as Source};
 use bytes::Bytes;
+use purser_rules::event::Event as Row;
 use purser_rules::{Arg, Fact, FieldId, FieldRef, PrintFormat, Type, Value};
 
 use super::evt::{Parameter, Raw, code, descriptor, result_name};
 use super::names::asked_for;
-use super::{NOT_APPLICABLE, Sight, flags, unsigned};
+use super::{NOT_APPLICABLE, Sight, boolean, flags, unsigned};
 use crate::event::{Address, Call, EventType};
+
+/// The numbering of the machine's own calls.
+const NATIVE: Arch = if cfg!(target_arch = "aarch64") { Arch::Aarch64 } else { Arch::X86_64 };
 
 impl Sight<'_> {
     /// The parameter called `name` of a call; none for an event that rules know by its name alone.
     pub(super) fn call_parameter(&self, call: &Call, name: &[u8]) -> Option<Parameter<'_>> {
         let event = self.event.header.event;
         let sources = event.parameters();
+        if code(event).is_generic() {
+            return match name {
+                b"ID" => Some(Parameter::text(event.name().as_bytes())),
+                b"nativeID" => event.call(NATIVE).map(|number| Parameter::unsigned(number.into())),
+                _ => None,
+            };
+        }
         let (at, param) = code(event).event().param(name)?;
         let source = *sources.get(at)?;
         let number = |argument: u8| call.arguments.get(usize::from(argument)).copied().unwrap_or(0);
@@ -64,11 +75,7 @@ impl Sight<'_> {
             Source::Data(_) | Source::MessageData(_) => {
                 bytes(if call.data.is_empty() { b"NULL".to_vec() } else { call.data.to_vec() })
             }
-            Source::Zero => match param.ty {
-                Type::Bytes | Type::SockTuple => bytes(b"NULL".to_vec()),
-                Type::Text => Parameter::text(b""),
-                _ => Parameter::unsigned(0),
-            },
+            Source::Unknown => return None,
         })
     }
 
@@ -205,14 +212,36 @@ impl Sight<'_> {
             }
             FieldId::EVT_BUFFER if call.data.is_empty() => NOT_APPLICABLE,
             FieldId::EVT_BUFFER => Fact::One(Value::Bytes(&call.data)),
-            FieldId::EVT_BUFLEN if carries_data(event) && call.result >= 0 => unsigned(call.result as u64),
+            FieldId::EVT_BUFLEN
+            | FieldId::EVT_BUFLEN_IN
+            | FieldId::EVT_BUFLEN_OUT
+            | FieldId::EVT_BUFLEN_NET
+            | FieldId::EVT_BUFLEN_NET_IN
+            | FieldId::EVT_BUFLEN_NET_OUT
+                if call.result >= 0 && moves_data(event, field.id) =>
+            {
+                unsigned(call.result as u64)
+            }
+            FieldId::EVT_IS_IO | FieldId::EVT_IS_IO_READ | FieldId::EVT_IS_IO_WRITE => {
+                boolean(moves_data(event, field.id))
+            }
+            FieldId::EVT_IO_DIR if moves_data(event, FieldId::EVT_IS_IO_READ) => Fact::text(b"read"),
+            FieldId::EVT_IO_DIR if moves_data(event, FieldId::EVT_IS_IO_WRITE) => Fact::text(b"write"),
             _ => return None,
         })
     }
 }
 
-fn carries_data(event: EventType) -> bool {
-    event.parameters().iter().any(|source| matches!(source, Source::Data(_) | Source::MessageData(_)))
+/// Whether a call moves data in the direction that a field is about.
+fn moves_data(event: EventType, field: FieldId) -> bool {
+    let flags = code(event).event().flags;
+    let wanted = match field {
+        FieldId::EVT_IS_IO_READ | FieldId::EVT_BUFLEN_IN | FieldId::EVT_BUFLEN_NET_IN => Row::READS,
+        FieldId::EVT_IS_IO_WRITE | FieldId::EVT_BUFLEN_OUT | FieldId::EVT_BUFLEN_NET_OUT => Row::WRITES,
+        _ => Row::READS | Row::WRITES,
+    };
+    let is_message = event.parameters().iter().any(|source| matches!(source, Source::Data(_) | Source::MessageData(_)));
+    is_message && flags & wanted != 0
 }
 
 /// A text of a call made absolute; a text that is no path, or whose directory is not known, as it is.

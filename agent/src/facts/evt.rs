@@ -42,13 +42,7 @@ impl Sight<'_> {
                 Body::Exit(_) | Body::Cgroup(_) => NOT_APPLICABLE,
                 _ => Fact::text(header.event.name().as_bytes()),
             },
-            FieldId::EVT_CATEGORY => Fact::text(match self.event.body {
-                Body::Open(_) => b"file",
-                Body::Connect(_) => b"net",
-                Body::Exec(_) | Body::Fork(_) | Body::Exit(_) => b"process",
-                Body::Cgroup(_) => b"other",
-                Body::Call(_) => category(code(header.event).event().category),
-            }),
+            FieldId::EVT_CATEGORY => Fact::text(self.category()),
             FieldId::EVT_CPU => signed(i64::from(header.cpu)),
             FieldId::EVT_RAWTIME => unsigned(self.epoch_ns()),
             FieldId::EVT_RAWTIME_S => unsigned(self.epoch_ns() / NS),
@@ -71,7 +65,12 @@ impl Sight<'_> {
                 Fact::text(HOSTNAME.get_or_init(crate::alert::hostname).as_bytes())
             }
             FieldId::EVT_DIR => Fact::text(b"<"),
-            FieldId::EVT_LATENCY | FieldId::EVT_LATENCY_S | FieldId::EVT_LATENCY_NS => unsigned(0),
+            FieldId::EVT_LATENCY
+            | FieldId::EVT_LATENCY_S
+            | FieldId::EVT_LATENCY_NS
+            | FieldId::EVT_LATENCY_QUANTIZED
+            | FieldId::EVT_WAIT_LATENCY => unsigned(0),
+            FieldId::EVT_LATENCY_HUMAN => Fact::text(b"0ns"),
             FieldId::EVT_COUNT | FieldId::EVT_COUNT_EXIT => unsigned(1),
             FieldId::EVT_RAWRES => self.result().map_or(NOT_APPLICABLE, signed),
             FieldId::EVT_FAILED => self.result().map_or(NOT_APPLICABLE, |result| boolean(result < 0)),
@@ -79,12 +78,13 @@ impl Sight<'_> {
                 self.result().map_or(NOT_APPLICABLE, |result| Fact::text(result_name(result).as_bytes()))
             }
             FieldId::EVT_COUNT_ERROR => unsigned(u64::from(self.result().is_some_and(|result| result < 0))),
-            FieldId::EVT_COUNT_ERROR_FILE => unsigned(u64::from(
-                matches!(self.event.body, Body::Open(_)) && self.result().is_some_and(|result| result < 0),
-            )),
-            FieldId::EVT_COUNT_ERROR_NET => unsigned(u64::from(
-                matches!(self.event.body, Body::Connect(_)) && self.result().is_some_and(|result| result < 0),
-            )),
+            FieldId::EVT_COUNT_ERROR_FILE => self.failed_in(b"file"),
+            FieldId::EVT_COUNT_ERROR_NET => self.failed_in(b"net"),
+            FieldId::EVT_COUNT_ERROR_MEMORY => self.failed_in(b"memory"),
+            FieldId::EVT_COUNT_ERROR_OTHER => {
+                let others = !matches!(self.category(), b"file" | b"net" | b"memory");
+                unsigned(u64::from(others && self.result().is_some_and(|result| result < 0)))
+            }
             FieldId::EVT_IS_OPEN_READ => boolean(self.open().is_some_and(opens_for_reading)),
             FieldId::EVT_IS_OPEN_WRITE => boolean(self.open().is_some_and(opens_for_writing)),
             FieldId::EVT_IS_OPEN_CREATE => boolean(self.open().is_some_and(|open| open.created)),
@@ -121,6 +121,21 @@ impl Sight<'_> {
             },
             _ => return None,
         })
+    }
+
+    fn category(&self) -> &'static [u8] {
+        match self.event.body {
+            Body::Open(_) => b"file",
+            Body::Connect(_) => b"net",
+            Body::Exec(_) | Body::Fork(_) | Body::Exit(_) => b"process",
+            Body::Cgroup(_) => b"other",
+            Body::Call(_) => category(code(self.event.header.event).event().category),
+        }
+    }
+
+    /// 1 for a failed call of a category.
+    fn failed_in(&self, category: &[u8]) -> Fact<'static> {
+        unsigned(u64::from(self.category() == category && self.result().is_some_and(|result| result < 0)))
     }
 
     fn since_start(&self) -> u64 {

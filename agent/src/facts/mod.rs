@@ -3,6 +3,7 @@
 //! and those through [`Outside`].
 
 mod call;
+pub mod collected;
 mod container;
 mod evt;
 mod fd;

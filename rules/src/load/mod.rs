@@ -6,8 +6,10 @@
 mod collection;
 mod exception;
 mod item;
+mod locate;
 mod output;
 mod reader;
+mod report;
 mod resolve;
 mod schema;
 mod yaml;
@@ -15,13 +17,15 @@ mod yaml;
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use collection::{Collection, Trouble};
+use collection::{Collection, Recovery, Trouble};
 use item::{Origin, RuleItem};
+use locate::{Fault, Locator, Written};
+use report::{Diagnostics, MAX_SPOTS, syntax_hint};
 use resolve::{Lists, MacroError, MacroTree, Macros};
 
 use crate::catalogue::{Catalogue, FieldId};
 use crate::compile::typed_operand;
-use crate::diagnostic::{Code, Context, Diagnostic};
+use crate::diagnostic::{Code, Diagnostic, Severity};
 use crate::event::{EventCode, EventSet};
 use crate::options::{LoadOptions, Source};
 use crate::parse::{self, Expr, Op, Operand, Right};
@@ -57,10 +61,30 @@ pub struct Definitions {
 
 /// Loads files. The last diagnostic is the error, if there is one.
 pub(crate) fn load(sources: &[Source<'_>], options: &LoadOptions) -> (Option<Loaded>, Vec<Diagnostic>, Definitions) {
+    run(sources, options, None)
+}
+
+/// The same, and goes on after errors with the next item: all errors are among the diagnostics, and each diagnostic is there once.
+pub(crate) fn check(sources: &[Source<'_>], options: &LoadOptions) -> (Option<Loaded>, Vec<Diagnostic>, Definitions) {
+    let (loaded, mut diagnostics, definitions) = run(sources, options, Some(Recovery::default()));
+    // Warnings of earlier files repeat with each file.
+    let mut seen = std::collections::HashSet::new();
+    diagnostics.retain(|found| seen.insert(found.clone()));
+    let failed = diagnostics.iter().any(|found| found.severity() == Severity::Error);
+    (loaded.filter(|_| !failed), diagnostics, definitions)
+}
+
+fn run(
+    sources: &[Source<'_>],
+    options: &LoadOptions,
+    recovery: Option<Recovery>,
+) -> (Option<Loaded>, Vec<Diagnostic>, Definitions) {
     let catalogue = options.catalogue.clone().unwrap_or_else(|| Arc::new(Catalogue::builtin().clone()));
     let mut collection = Collection::new(catalogue);
-    let mut diagnostics = Diagnostics { texts: Vec::new(), names: Vec::new(), found: Vec::new() };
+    collection.recovery = recovery;
+    let mut diagnostics = Diagnostics::new();
     let mut loaded = Loaded { rules: Vec::new(), graph: Graph::default() };
+    let mut reported = 0;
     for (file, source) in sources.iter().enumerate() {
         diagnostics.names.push(source.name.to_owned());
         let result = match std::str::from_utf8(source.text) {
@@ -78,9 +102,24 @@ pub(crate) fn load(sources: &[Source<'_>], options: &LoadOptions) -> (Option<Loa
                 Err(Trouble::new(Code::YamlParse, "the file is not valid UTF-8".to_owned(), Origin { file, at }))
             }
         };
-        let result = result.and_then(|()| compile(&mut collection, options, std::mem::take(&mut loaded.graph)));
-        for warning in std::mem::take(&mut collection.warnings) {
-            diagnostics.add(warning);
+        let result = match (result, &mut collection.recovery) {
+            (Err(error), Some(recovery)) => {
+                // What is in the rest of the file is not known.
+                recovery.unread();
+                recovery.note(error, "", String::new())
+            }
+            (result, _) => result,
+        };
+        let graph = std::mem::take(&mut loaded.graph);
+        let result = result.and_then(|()| compile(&mut collection, options, graph, &diagnostics.texts));
+        let errors =
+            collection.recovery.as_mut().map(|recovery| recovery.errors.split_off(reported)).unwrap_or_default();
+        for found in std::mem::take(&mut collection.warnings).into_iter().chain(errors.iter().cloned()) {
+            diagnostics.add(found);
+        }
+        if let Some(recovery) = &mut collection.recovery {
+            recovery.errors.extend(errors);
+            reported = recovery.errors.len();
         }
         match result {
             Ok(compiled) => loaded = compiled,
@@ -139,17 +178,28 @@ fn missing_plugin(collection: &Collection, options: &LoadOptions) -> Option<Trou
 }
 
 /// Compiles everything that was collected. The graph of an earlier file is gone on with: equal checks are there already.
-fn compile(collection: &mut Collection, options: &LoadOptions, graph: Graph) -> Result<Loaded, Trouble> {
+fn compile(
+    collection: &mut Collection,
+    options: &LoadOptions,
+    graph: Graph,
+    texts: &[&str],
+) -> Result<Loaded, Trouble> {
     let mut warnings = Vec::new();
-    let result = Compiler { collection, options, warnings: &mut warnings }.run(graph);
+    let mut recovery = collection.recovery.take();
+    let compiler = Compiler { collection, options, texts, warnings: &mut warnings, recovery: recovery.as_mut() };
+    let result = compiler.run(graph);
     collection.warnings.append(&mut warnings);
+    collection.recovery = recovery;
     result
 }
 
 struct Compiler<'a, 'w> {
     collection: &'a Collection,
     options: &'a LoadOptions,
+    /// The files so far, to point into.
+    texts: &'w [&'w str],
     warnings: &'w mut Vec<Trouble>,
+    recovery: Option<&'w mut Recovery>,
 }
 
 /// Why a rule was not compiled.
@@ -160,17 +210,25 @@ enum Failed {
 }
 
 impl<'a> Compiler<'a, '_> {
-    fn run(&mut self, graph: Graph) -> Result<Loaded, Trouble> {
+    fn run(mut self, graph: Graph) -> Result<Loaded, Trouble> {
         let collection = self.collection;
         let mut lists = Lists::new(collection);
         let mut macros = self.macros(&mut lists)?;
         let mut loaded = Loaded { rules: Vec::new(), graph };
+        let mut complete = true;
         for item in collection.rules().iter().filter(|item| !item.unknown_source) {
             match self.rule(item, &mut lists, &mut macros, &mut loaded.graph) {
                 Ok(rule) => loaded.rules.push(rule),
                 Err(Failed::Skipped(trouble)) => self.warnings.push(trouble),
-                Err(Failed::Error(trouble)) => return Err(trouble),
+                Err(Failed::Error(trouble)) => {
+                    complete = false;
+                    self.failed(trouble, "rule", &item.name)?;
+                }
             }
+        }
+        if !complete {
+            // What a rule would have used is not known.
+            return Ok(loaded);
         }
         for item in collection.macros().iter().filter(|item| !macros.used.contains(&item.name)) {
             let message = "macro not referred to by any other rule or macro".to_owned();
@@ -191,19 +249,34 @@ impl<'a> Compiler<'a, '_> {
         let mut macros = Macros { trees: HashMap::new(), used: std::collections::HashSet::new() };
         for item in collection.macros() {
             let context = [("macro", item.name.as_str()), ("condition", "")];
-            let expr = parse_condition(&item.condition, lists)
-                .map_err(|message| trouble(Code::CompileCondition, message, &item.condition_origin, &context))?;
-            macros.trees.insert(&item.name, MacroTree { expr, index: item.order.index, resolved: None });
+            let written = Written::of_macro(item);
+            match parse_condition(&item.condition, lists) {
+                Ok(expr) => {
+                    let tree = MacroTree { expr, index: item.order.index, resolved: None };
+                    macros.trees.insert(&item.name, tree);
+                }
+                Err(message) => {
+                    let found = trouble(Code::CompileCondition, message, &item.condition_origin, &context);
+                    let found = Trouble { spot: self.spot(&written, &Fault::Syntax), ..found };
+                    self.failed(found, "macro", &item.name)?;
+                }
+            }
         }
         for item in collection.macros() {
             let Some(tree) = macros.trees.get(item.name.as_str()) else { continue };
             let expr = Arc::clone(&tree.expr);
-            let resolved = macros.resolve(&expr, item.order.visibility).map_err(|error| {
-                let context = [("macro", item.name.as_str()), ("condition", "")];
-                macro_trouble(error, &item.condition_origin, &context)
-            })?;
-            if let Some(tree) = macros.trees.get_mut(item.name.as_str()) {
-                tree.resolved = Some(resolved);
+            match macros.resolve(&expr, item.order.visibility) {
+                Ok(resolved) => {
+                    if let Some(tree) = macros.trees.get_mut(item.name.as_str()) {
+                        tree.resolved = Some(resolved);
+                    }
+                }
+                Err(error) => {
+                    let context = [("macro", item.name.as_str()), ("condition", "")];
+                    let found = self.macro_trouble(&error, &Written::of_macro(item), &context);
+                    self.failed(found, "macro", &item.name)?;
+                    macros.trees.remove(item.name.as_str());
+                }
             }
         }
         Ok(macros)
@@ -234,22 +307,30 @@ impl<'a> Compiler<'a, '_> {
 
         let context = [("rule", item.name.as_str()), ("condition", "")];
         let origin = &item.condition_origin;
-        let parsed = parse_condition(&text, lists)
-            .map_err(|message| Failed::Error(trouble(Code::CompileCondition, message, origin, &context)))?;
+        let written = Written { condition: &item.condition, origin, appended: &item.appended };
+        let parsed = parse_condition(&text, lists).map_err(|message| {
+            let found = trouble(Code::CompileCondition, message, origin, &context);
+            Failed::Error(Trouble { spot: self.spot(&written, &Fault::Syntax), ..found })
+        })?;
         let resolved = macros
             .resolve(&parsed, usize::MAX)
-            .map_err(|error| Failed::Error(macro_trouble(error, origin, &context)))?;
+            .map_err(|error| Failed::Error(self.macro_trouble(&error, &written, &context)))?;
         for (code, message) in suspicions(&resolved.expr) {
             self.warn(code, message, origin, &context);
         }
         let mut hints = Vec::new();
         let root = graph.add(&resolved.expr, catalogue, &mut hints).map_err(|error| {
             let unknown = error.unknown_filter;
+            let spot = self.spot(&written, &Fault::Message(&error.message));
             let found = trouble(Code::CompileCondition, error.message, origin, &context);
-            Self::skippable(item, found, unknown)
+            Self::skippable(item, Trouble { spot, ..found }, unknown)
         })?;
+        let sought = if self.warnings.len() < MAX_SPOTS { hints.get(..hints.len().min(MAX_SPOTS)) } else { None };
+        let mut spots = self.locator().hints(&written, sought.unwrap_or_default());
         for hint in hints {
-            self.warn(hint.code, hint.message, origin, &context);
+            let spot = spots.remove(&hint.message);
+            let found = trouble(hint.code, hint.message, origin, &context);
+            self.warnings.push(Trouble { spot, ..found });
         }
         let mut events = condition_events(&resolved.expr).map_err(|error| {
             Failed::Error(trouble(Code::CompileCondition, error.message.to_owned(), origin, &context))
@@ -259,7 +340,6 @@ impl<'a> Compiler<'a, '_> {
                 "rule matches too many evt.type values; this has a significant performance penalty".to_owned();
             self.warn(Code::NoEvttype, message, origin, &context);
         }
-        let all_events = events == EventSet::all();
         if item.source == "syscall" {
             events.insert(EventCode::ASYNCEVENT);
         } else {
@@ -270,7 +350,10 @@ impl<'a> Compiler<'a, '_> {
         }
         let mut fields = output.format.fields();
         fields.extend(output.extra.iter().flat_map(|extra| extra.value.fields()));
-        fields.extend(operand_fields(&resolved.expr, catalogue));
+        let mut condition_fields = operand_fields(&resolved.expr, catalogue);
+        condition_fields.sort_unstable();
+        condition_fields.dedup();
+        fields.extend(&condition_fields);
         fields.sort_unstable();
         fields.dedup();
         let rule = Rule {
@@ -286,12 +369,12 @@ impl<'a> Compiler<'a, '_> {
             output_text: output.text,
             events,
             fields,
+            condition_fields,
             capture: item.capture,
             capture_duration: item.capture_duration,
             defined: (item.origin.file.to_string(), item.origin.at.line),
             format: output.format,
             extra: output.extra,
-            all_events,
         };
         Ok((rule, root, resolved.expr))
     }
@@ -306,36 +389,58 @@ impl<'a> Compiler<'a, '_> {
         }
     }
 
+    /// An error: the end, unless all are wanted.
+    fn failed(&mut self, trouble: Trouble, kind: &'static str, name: &str) -> Result<(), Trouble> {
+        match &mut self.recovery {
+            Some(recovery) => recovery.note(trouble, kind, name.to_owned()),
+            None => Err(trouble),
+        }
+    }
+
+    fn macro_trouble(&self, error: &MacroError, written: &Written<'_>, context: &[(&'static str, &str)]) -> Trouble {
+        let (code, spot, missing) = match error {
+            MacroError::Undefined(name, _) => {
+                (Code::Validate, self.spot(written, &Fault::Macro(name)), Some(Box::new(("macro", name.clone()))))
+            }
+            MacroError::Loop(_) => (Code::Validate, None, None),
+            MacroError::TooLarge(_) => (Code::CompileCondition, None, None),
+        };
+        Trouble { spot, missing, ..trouble(code, error.message(), written.origin, context) }
+    }
+
+    fn locator(&self) -> Locator<'_> {
+        Locator { collection: self.collection, texts: self.texts }
+    }
+
+    fn spot(&self, written: &Written<'_>, fault: &Fault<'_>) -> Option<Origin> {
+        self.locator().spot(written, fault)
+    }
+
     fn warn(&mut self, code: Code, message: String, origin: &Origin, context: &[(&'static str, &str)]) {
         self.warnings.push(trouble(code, message, origin, context));
     }
 }
 
 fn parse_condition(text: &str, lists: &mut Lists<'_>) -> Result<Arc<Expr>, String> {
+    let written = text;
     let text = lists.substitute(text)?;
     parse::parse(text.as_bytes(), parse::MAX_DEPTH).map_err(|error| {
         let start = text.floor_char_boundary(error.pos.index.saturating_sub(30).min(text.len()));
         let near: String = text[start..].chars().take(60).collect();
         format!(
-            "{} at column {} of line {} of the condition, near '{}'",
+            "{} at column {} of line {} of the condition{}, near '{}'",
             error.message,
             error.pos.column,
             error.pos.line,
+            if text == written { "" } else { " with its lists put in" },
             near.trim()
-        )
+        ) + &syntax_hint(&text, error.pos.index)
     })
-}
-
-fn macro_trouble(error: MacroError, origin: &Origin, context: &[(&'static str, &str)]) -> Trouble {
-    match error {
-        MacroError::Invalid(message) => trouble(Code::Validate, message, origin, context),
-        MacroError::TooLarge(message) => trouble(Code::CompileCondition, message, origin, context),
-    }
 }
 
 fn trouble(code: Code, message: String, origin: &Origin, context: &[(&'static str, &str)]) -> Trouble {
     let context = context.iter().map(|(kind, name)| (*kind, (*name).to_owned())).collect();
-    Trouble { code, message, origin: origin.clone(), context }
+    Trouble { context, ..Trouble::new(code, message, origin.clone()) }
 }
 
 /// The canonical print; only its start if it is huge.
@@ -409,31 +514,5 @@ fn compares_na(expr: &Expr) -> bool {
             unsafe_field && unsafe_op && values.iter().any(|value| value == b"<NA>")
         }
         _ => false,
-    }
-}
-
-/// Turns trouble into diagnostics: looks up names and lines.
-struct Diagnostics<'t> {
-    texts: Vec<&'t str>,
-    names: Vec<String>,
-    found: Vec<Diagnostic>,
-}
-
-impl Diagnostics<'_> {
-    fn add(&mut self, trouble: Trouble) {
-        let file = trouble.origin.file;
-        let name = self.names.get(file).cloned().unwrap_or_default();
-        let at = trouble.origin.at;
-        let step = |kind, item: String, line, column| Context { kind, name: item, file: name.clone(), line, column };
-        let mut context = vec![step("rules content", String::new(), 1, 1)];
-        context
-            .extend(trouble.context.into_iter().map(|(kind, item)| step(kind, item, at.line.max(1), at.column.max(1))));
-        if context.len() == 1 {
-            context[0].line = at.line.max(1);
-            context[0].column = at.column.max(1);
-        }
-        let line = self.texts.get(file).and_then(|text| text.lines().nth(at.line.saturating_sub(1)));
-        let snippet = line.map(|line| line.chars().take(200).collect()).unwrap_or_default();
-        self.found.push(Diagnostic { code: trouble.code, message: trouble.message, context, snippet });
     }
 }
