@@ -71,6 +71,8 @@ pub enum Kind {
     Counter,
     /// Rise and fall.
     Gauge,
+    /// A gauge of time: set in nanoseconds, exported in seconds.
+    Seconds,
 }
 
 /// Events that reached user space, by type.
@@ -101,6 +103,11 @@ pub const fn counter(name: &'static str, help: &'static str, labels: &'static [&
 /// A gauge family.
 pub const fn gauge(name: &'static str, help: &'static str, labels: &'static [&'static str]) -> Family {
     Family { name, help, kind: Kind::Gauge, labels }
+}
+
+/// A family of times, set in nanoseconds and exported in seconds.
+pub const fn seconds(name: &'static str, help: &'static str, labels: &'static [&'static str]) -> Family {
+    Family { name, help, kind: Kind::Seconds, labels }
 }
 
 /// All numbers of the agent.
@@ -239,7 +246,7 @@ impl Collector for Store {
         for (family, series) in self.lock().values() {
             let kind = match family.kind {
                 Kind::Counter => MetricType::Counter,
-                Kind::Gauge => MetricType::Gauge,
+                Kind::Gauge | Kind::Seconds => MetricType::Gauge,
             };
             let mut metric = encoder.encode_descriptor(family.name, family.help, None, kind)?;
             for (labels, source) in series {
@@ -249,6 +256,7 @@ impl Collector for Store {
                 match family.kind {
                     Kind::Counter => metric.encode_counter::<[(&str, &str); 0], _, u64>(&source.get(), None)?,
                     Kind::Gauge => metric.encode_gauge(&source.get())?,
+                    Kind::Seconds => metric.encode_gauge(&Duration::from_nanos(source.get()).as_secs_f64())?,
                 }
             }
         }

@@ -400,8 +400,9 @@ fn takes_compat_calls() -> bool {
     cfg!(target_arch = "x86_64")
 }
 
-/// Reading the kernel's types takes tens of megabytes for a moment; the allocator would keep them.
-fn give_back_memory() {
+/// Gives back what was taken for a moment: reading the kernel's types takes tens of megabytes, loading rules takes some;
+/// the allocator would keep them.
+pub(crate) fn give_back_memory() {
     #[cfg(target_env = "gnu")]
     // SAFETY: may be called at any time.
     unsafe {

@@ -6,8 +6,7 @@ mod time;
 use serde_json::{Map, Value as Json};
 
 pub use render::render;
-pub(crate) use time::time_text;
-pub use time::{Clock, iso8601};
+pub use time::{Clock, iso8601, time_text};
 
 use crate::catalogue::{Catalogue, FieldFlags, FieldId};
 use crate::compile::typed_operand;
