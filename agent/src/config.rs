@@ -152,7 +152,7 @@ sections! {
         enabled: bool = false,
         /// The file; it is made if missing, readable by its owner alone.
         filename: PathBuf = PathBuf::from("./events.txt"),
-        /// Keeps the file open (a rotated file needs SIGHUP or SIGUSR1 then); otherwise it is opened for each batch.
+        /// Keeps the file open (a rotated file needs SIGUSR1 then, or SIGHUP, which reloads the rules as well); otherwise it is opened for each batch.
         keep_alive: bool = false,
     }
 

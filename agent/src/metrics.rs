@@ -15,7 +15,7 @@ use std::{
 
 use prometheus_client::{
     collector::Collector,
-    encoding::{DescriptorEncoder, text},
+    encoding::{DescriptorEncoder, MetricEncoder, text},
     metrics::MetricType,
     registry::Registry,
 };
@@ -73,6 +73,16 @@ pub enum Kind {
     Gauge,
     /// A gauge of time: set in nanoseconds, exported in seconds.
     Seconds,
+}
+
+impl Kind {
+    fn encode(self, value: u64, metric: &mut MetricEncoder<'_>) -> fmt::Result {
+        match self {
+            Self::Counter => metric.encode_counter::<[(&str, &str); 0], _, u64>(&value, None),
+            Self::Gauge => metric.encode_gauge(&value),
+            Self::Seconds => metric.encode_gauge(&Duration::from_nanos(value).as_secs_f64()),
+        }
+    }
 }
 
 /// Events that reached user space, by type.
@@ -252,11 +262,11 @@ impl Collector for Store {
             for (labels, source) in series {
                 let pairs: Vec<(&str, &str)> =
                     family.labels.iter().copied().zip(labels.iter().map(String::as_str)).collect();
-                let mut metric = metric.encode_family(&pairs)?;
-                match family.kind {
-                    Kind::Counter => metric.encode_counter::<[(&str, &str); 0], _, u64>(&source.get(), None)?,
-                    Kind::Gauge => metric.encode_gauge(&source.get())?,
-                    Kind::Seconds => metric.encode_gauge(&Duration::from_nanos(source.get()).as_secs_f64())?,
+                // Empty braces are allowed, but not every reader takes them.
+                if pairs.is_empty() {
+                    family.kind.encode(source.get(), &mut metric)?;
+                } else {
+                    family.kind.encode(source.get(), &mut metric.encode_family(&pairs)?)?;
                 }
             }
         }

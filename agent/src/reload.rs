@@ -163,7 +163,10 @@ impl Reloader {
             }
             // It is still what it was at the last look.
             Err(failure) if self.failure.as_ref() == Some(&failure) && !asked => return Ok(()),
-            Err(failure) => Err(failure),
+            Err(failure) => {
+                self.refused = None;
+                Err(failure)
+            }
         };
         match result {
             Ok(()) => Ok(()),

@@ -70,10 +70,10 @@ pub fn run(config: Config, args: &RunArgs) -> Result<Summary> {
     sensor.watch(containers_wake.as_fd())?;
     let mut pipeline = pipeline(&config, outside, &rules, &metrics, Arc::clone(&sinks));
     pipeline.scan();
-    hooks_attached.set(true);
-    greet(&sensor, &rules);
     let surroundings = Surroundings { metrics: Arc::clone(&metrics), wake: wake.clone(), format };
     let (reload, mut orders) = Reload::start(files, content, (&rules, policy), surroundings)?;
+    hooks_attached.set(true);
+    greet(&sensor, &rules);
     drop(rules);
 
     publish(&mut sensor, &mut pipeline, &metrics);

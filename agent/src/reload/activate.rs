@@ -41,6 +41,9 @@ pub(crate) struct Done {
     pub(crate) _old: Arc<ActiveRules>,
 }
 
+/// Changes what the kernel reports; the pipeline takes what it reports meanwhile.
+type SetPolicy<'a, O> = dyn FnMut(&Policy, &mut Pipeline<O>) -> Result<(), String> + 'a;
+
 /// The worker's end of the orders, and what the kernel reports now.
 pub(crate) struct Orders {
     receiver: Receiver<Order>,
@@ -59,8 +62,9 @@ impl Orders {
             match order {
                 Order::Raise(alert) => pipeline.raise(alert),
                 Order::Activate(change, reply) => {
-                    let done = self.activate(change, pipeline, &mut |policy| {
-                        sensor.set_policy(policy).map(drop).map_err(|error| error.to_string())
+                    let done = self.activate(change, pipeline, &mut |policy, pipeline| {
+                        let set = sensor.set_policy_while(policy, &mut |record| pipeline.record(record));
+                        set.map(drop).map_err(|error| error.to_string())
                     });
                     // Only a thread that has died does not listen.
                     let _ = reply.send(done);
@@ -69,21 +73,21 @@ impl Orders {
         }
     }
 
-    /// The kernel reports what both sets need before the new one is in force, and less only afterwards. What of the two
-    /// is the same costs nothing: each change of the kernel's policy waits until no program uses the former.
+    /// The kernel reports what both sets need before the new one is in force, and less only afterwards; `set_policy` has
+    /// records handled meanwhile, each by the set in force.
     fn activate<O: Outside>(
         &mut self,
         change: Change,
         pipeline: &mut Pipeline<O>,
-        set_policy: &mut dyn FnMut(&Policy) -> Result<(), String>,
+        set_policy: &mut SetPolicy<'_, O>,
     ) -> Result<Done, String> {
         let wanted = policy(change.rules.set.needs(), change.scope);
         let both = self.policy.union(&wanted);
         if both != self.policy
-            && let Err(error) = set_policy(&both)
+            && let Err(error) = set_policy(&both, pipeline)
         {
             // Hooks that were attached before the failure are let go, so that the old rules run as before.
-            if let Err(error) = set_policy(&self.policy) {
+            if let Err(error) = set_policy(&self.policy, pipeline) {
                 tracing::warn!("cannot take back what new rules would have needed of the kernel: {error}");
             }
             return Err(error);
@@ -92,7 +96,7 @@ impl Orders {
         let at = Instant::now();
         self.policy = both;
         if wanted != self.policy {
-            match set_policy(&wanted) {
+            match set_policy(&wanted, pipeline) {
                 Ok(()) => self.policy = wanted,
                 // No event is missed by it: more come than needed.
                 Err(error) => tracing::warn!("the kernel goes on reporting what the former rules needed: {error}"),

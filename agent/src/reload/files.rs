@@ -5,10 +5,10 @@ use std::path::{Path, PathBuf};
 use std::{fmt, fs, io};
 
 use purser_rules::{Diagnostic, LoadError, RuleSet, Source};
-use sha2::{Digest as _, Sha256};
 
 use crate::cli::{self, RuleFile, RunArgs};
 use crate::config::{self, Config, ConfigError, DEFAULT_PATH};
+use crate::manifest::{Digest, Hasher};
 
 /// Where configuration and rules come from.
 #[derive(Debug)]
@@ -24,7 +24,7 @@ pub(crate) struct Files {
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Content {
     pub(crate) config: Config,
-    files: Vec<(String, [u8; 32])>,
+    files: Vec<(String, Digest)>,
     /// The digest of all rule files one after another, hexadecimal: `cat FILES | sha256sum`.
     pub(crate) sha256: String,
 }
@@ -109,12 +109,12 @@ fn regular(path: &Path) -> io::Result<()> {
 
 impl Content {
     pub(crate) fn new(config: Config, files: &[RuleFile]) -> Self {
-        let mut all = Sha256::new();
+        let mut all = Hasher::default();
         for (_, text) in files {
             all.update(text);
         }
-        let files = files.iter().map(|(name, text)| (name.clone(), Sha256::digest(text).into())).collect();
-        let sha256 = all.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
+        let files = files.iter().map(|(name, text)| (name.clone(), Digest::of(text))).collect();
+        let sha256 = all.finish().hex();
         Self { config, files, sha256 }
     }
 }

@@ -152,6 +152,6 @@ mod tests {
         assert_eq!(read(INFO), [(vec!["bb".to_owned()], 1)]);
         assert_eq!(read(RELOADS), [(vec!["failed".to_owned()], 1), (vec!["ok".to_owned()], 1)]);
         let text = metrics.encode().expect("encoded");
-        assert!(text.contains("\npurser_rules_reload_duration_seconds{} 0.002\n"), "{text}");
+        assert!(text.contains("\npurser_rules_reload_duration_seconds 0.002\n"), "{text}");
     }
 }

@@ -52,7 +52,7 @@ impl Bench {
     /// Puts other rules in force; gives what was set in the kernel, in order.
     fn activate(&mut self, condition: &str) -> Vec<Policy> {
         let mut set = Vec::new();
-        let done = self.orders.activate(change(condition), &mut self.pipeline, &mut |policy| {
+        let done = self.orders.activate(change(condition), &mut self.pipeline, &mut |policy, _| {
             set.push(policy.clone());
             Ok(())
         });
@@ -84,7 +84,7 @@ fn the_kernel_reports_more_before_and_less_afterwards() {
 fn a_kernel_that_refuses_leaves_everything_as_it_was() {
     let mut bench = bench(EXEC);
     let mut set = Vec::new();
-    let result = bench.orders.activate(change(OPEN), &mut bench.pipeline, &mut |policy| {
+    let result = bench.orders.activate(change(OPEN), &mut bench.pipeline, &mut |policy, _| {
         set.push(policy.clone());
         if set.len() == 1 { Err("no".to_owned()) } else { Ok(()) }
     });
@@ -98,7 +98,7 @@ fn a_kernel_that_refuses_leaves_everything_as_it_was() {
 #[test]
 fn a_kernel_that_goes_on_reporting_harms_nothing() {
     let mut bench = bench(OPEN);
-    let done = bench.orders.activate(change(EXEC), &mut bench.pipeline, &mut |_| Err("no".to_owned()));
+    let done = bench.orders.activate(change(EXEC), &mut bench.pipeline, &mut |_, _| Err("no".to_owned()));
     assert!(done.is_ok(), "the new rules are in force");
     bench.pipeline.event(event(1, task(10, 1, (1, 0), "sh"), open("/a", "/a", "", "")));
     assert_eq!(*bench.raised.lock().expect("lock"), 0);
