@@ -178,11 +178,12 @@ impl Reloader {
     fn read(&mut self, since: Instant) -> Result<(Content, Vec<RuleFile>), Failure> {
         loop {
             self.watch();
-            // What happened until now is read below.
-            self.watcher.has_changed();
-            let read = self.read_once();
-            if since.elapsed() >= PATIENCE || !self.watcher.has_changed() {
-                return read;
+            // A file that was just truncated is read as it is going to be, not as it is.
+            if !self.watcher.has_changed() || since.elapsed() >= PATIENCE {
+                let read = self.read_once();
+                if !self.watcher.has_changed() || since.elapsed() >= PATIENCE {
+                    return read;
+                }
             }
             self.watcher.settle(since, &self.watched());
         }

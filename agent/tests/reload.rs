@@ -34,7 +34,7 @@ struct ConfigMap {
 }
 
 impl ConfigMap {
-    fn new(directory: &Path, files: &[(&str, &str)]) -> Self {
+    fn new(directory: &Path, files: &[(&str, String)]) -> Self {
         fs::create_dir(directory).expect("made");
         let mut map = Self { directory: directory.to_owned(), version: 0 };
         map.update(files);
@@ -44,7 +44,7 @@ impl ConfigMap {
         map
     }
 
-    fn update(&mut self, files: &[(&str, &str)]) {
+    fn update(&mut self, files: &[(&str, String)]) {
         let name = |version: u64| format!("..2026_01_31_{version}");
         self.version += 1;
         let new = self.directory.join(name(self.version));
@@ -156,7 +156,7 @@ fn swap_under_load(kinds: &[&str], busy: [String; 2]) {
     let directory = tempfile::tempdir().expect("directory");
     let [before, between] = busy;
     let sets = [before + &counting("A", kinds) + &between, counting("B", kinds)];
-    let mut map = ConfigMap::new(&directory.path().join("map"), &[("rules.yaml", &sets[0])]);
+    let mut map = ConfigMap::new(&directory.path().join("map"), &[("rules.yaml", sets[0].clone())]);
     let rules = vec![directory.path().join("map")];
     // A debug build beside other work may have to wait for a processor: that is not what is tested.
     let config = "rule_matching: all\noutputs_queue: {capacity: 1000000}\nsensor: {ring_bytes: 64MiB}\n".to_owned();
@@ -164,7 +164,7 @@ fn swap_under_load(kinds: &[&str], busy: [String; 2]) {
     let stream = Stream::start(directory.path());
     for swap in 1..=24 {
         let running = stream.sent.load(Ordering::Relaxed);
-        reloaded(&agent, "ok", || map.update(&[("rules.yaml", &sets[swap % 2])]));
+        reloaded(&agent, "ok", || map.update(&[("rules.yaml", sets[swap % 2].clone())]));
         common::until("events flow", || stream.sent.load(Ordering::Relaxed) > running + 5);
     }
     let sent = stream.end();
@@ -349,18 +349,16 @@ fn upstreams_files_are_reloaded() {
     }
     let Some(files) = upstream() else { return };
     let directory = tempfile::tempdir().expect("directory");
-    let rules: Vec<PathBuf> = files.iter().map(|(name, _)| directory.path().join(name)).collect();
-    let write = |round: u32| {
-        for (path, (_, text)) in rules.iter().zip(&files) {
-            fs::write(path, format!("{text}\n# {round}\n")).expect("written");
-        }
+    let round = |round: u32| -> Vec<(&str, String)> {
+        files.iter().map(|(name, text)| (*name, format!("{text}\n# {round}\n"))).collect()
     };
-    write(0);
+    let mut map = ConfigMap::new(&directory.path().join("map"), &round(0));
+    let rules: Vec<PathBuf> = files.iter().map(|(name, _)| directory.path().join("map").join(name)).collect();
     let config = "rules: [{enable: {rule: '*'}}]\n".to_owned();
-    let agent = common::start(&Options { rules: rules.clone(), config, ..Options::default() });
+    let agent = common::start(&Options { rules, config, ..Options::default() });
     let mut took = Vec::new();
-    for round in 1..=15 {
-        reloaded(&agent, "ok", || write(round));
+    for number in 1..=15 {
+        reloaded(&agent, "ok", || map.update(&round(number)));
         took.push(metric(&agent, "purser_rules_reload_duration_seconds", &[]).expect("exported") * 1e3);
     }
     let log = agent.log();
