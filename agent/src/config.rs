@@ -447,7 +447,14 @@ impl Config {
              The file and the rules are watched (`watch_config_files`), and read again on SIGHUP. A key whose \
              `change` is *live* takes effect then; one that says *restart* keeps its value until the agent is started \
              anew, and is named in a warning and counted in `purser_config_restart_pending`. A file that cannot be \
-             used changes nothing at all: configuration and rules stay what they were, as a whole.\n"
+             used changes nothing at all: configuration and rules stay what they were, as a whole. An event is judged by \
+             the rules that were in force when it came, also if it has to wait for a verdict; of programs that started \
+             before rules first asked for environments (`proc.env`), the environment is not known.\n\n\
+             What came through a pipe (`--rules <(...)`) is read once and kept. A path that is gone is an error of a \
+             reload, even the default configuration's: the agent does not fall back to defaults while it runs. \
+             inotify tells of changes within a tenth of a second; everything is compared every 10 s besides, for mounts \
+             and remote file systems, and every 2 s where the kernel refuses a watch, which is logged and counted in \
+             `purser_watch_errors_total`.\n"
         );
         reference_section(&mut text, "", &Self::keys().unwrap_or_default());
         text
