@@ -69,10 +69,11 @@ fn ordinary_use_raises_no_alert_and_every_exec_gets_a_verdict() {
 
     // The default rules, and one that names every program of a container that is not expected.
     let strict = common::rules_file(directory.path(), NOT_EXPECTED);
-    let defaults = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../rules/rulesets/purser.yaml");
+    let rulesets = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../rules/rulesets");
+    let defaults = purser_rules::DEFAULT_RULES.iter().map(|(name, _)| rulesets.join(name));
     let config = format!("rule_matching: all\nmanifest: {{cache_dir: {}}}", directory.path().join("cache").display());
     let args = vec!["--scope".to_owned(), "containers".to_owned()];
-    let agent = common::start(&Options { config, args, rules: vec![defaults, strict] });
+    let agent = common::start(&Options { config, args, rules: defaults.chain([strict]).collect() });
     let shell = "ls -l /etc > /tmp/list; cat /etc/passwd | wc -l; id; env; \
                  for i in 1 2 3; do echo $i; done; find /usr/share/doc -name copyright | head -3; \
                  (sleep 0.01 &); ps 2>/dev/null; tar cf /tmp/a.tar /etc/hostname /etc/hosts; rm /tmp/list /tmp/a.tar; true";
