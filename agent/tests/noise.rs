@@ -85,10 +85,10 @@ fn ordinary_use_raises_no_alert_and_every_exec_gets_a_verdict() {
     let administration = "set -e; useradd -m -s /bin/bash u; passwd -S u; usermod -aG mail u; chage -l u; \
                           adduser --disabled-password --gecos '' v; su -s /bin/sh -c id u; getent passwd u; \
                           grep -r private /etc/apt || true; find / -xdev -name copyright | wc -l; \
-                          echo line >> /var/log/app.log; : > /var/log/app.log; ln -s /etc/hosts /tmp/hosts; \
-                          chmod 755 /tmp/hosts; bash -c 'exec 3<>/dev/tcp/127.0.0.1/1' 2> /dev/null || true; \
-                          pam-auth-update --package; update-alternatives --list pager || true; rm /tmp/hosts; \
-                          printf 'x = 1\\n' > /tmp/x.py; python3 /tmp/x.py; sed -i s/1/2/ /tmp/x.py; \
+                          echo line >> /var/log/app.log; : > /var/log/app.log; ln -s /etc/hostname /tmp/name; \
+                          bash -c 'exec 3<>/dev/tcp/127.0.0.1/1' 2> /dev/null || true; \
+                          pam-auth-update --package; update-alternatives --list pager || true; rm /tmp/name; \
+                          printf 'x = 1\\n' > /tmp/x.py; python3 /tmp/x.py; sed -i s/1/2/ /tmp/x.py; chmod 755 /tmp/x.py; \
                           deluser --quiet v; userdel -r u 2> /dev/null || true";
     let mut own = Vec::new();
     for round in 0..ROUNDS {

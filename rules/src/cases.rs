@@ -122,9 +122,9 @@ impl CaseFile {
             let enabled = case.enable.iter().map(find).collect::<Result<Vec<_>, _>>()?;
             let facts = CaseFacts::new(case, &self.defaults, rules.catalogue()).map_err(fail)?;
             rules.evaluate(&facts, &mut matches);
-            let more = enabled.into_iter().filter(|rule| {
-                !rules.rule(*rule).enabled && rules.evaluate_rule(*rule, &facts) == Outcome::True
-            });
+            let more = enabled
+                .into_iter()
+                .filter(|rule| !rules.rule(*rule).enabled && rules.evaluate_rule(*rule, &facts) == Outcome::True);
             let fired = matches.matched().iter().copied().chain(more);
             let fired: Vec<&str> = fired.map(|rule| rules.rule(rule).name.as_str()).collect();
             results.push(CaseResult {
