@@ -26,6 +26,18 @@ impl EventSet {
         self.0[event.code() as usize >> 6 & 3] |= 1 << (event.code() & 63);
     }
 
+    /// What either holds.
+    #[must_use]
+    pub const fn union(&self, other: &Self) -> Self {
+        Self([self.0[0] | other.0[0], self.0[1] | other.0[1], self.0[2] | other.0[2], self.0[3] | other.0[3]])
+    }
+
+    /// What both hold.
+    #[must_use]
+    pub const fn intersection(&self, other: &Self) -> Self {
+        Self([self.0[0] & other.0[0], self.0[1] & other.0[1], self.0[2] & other.0[2], self.0[3] & other.0[3]])
+    }
+
     /// Whether it holds an event that these hooks serve.
     pub fn needs(&self, group: EventGroup) -> bool {
         EventType::ALL.iter().any(|event| event.group() == group && self.contains(*event))

@@ -46,6 +46,23 @@ impl Policy {
         }
     }
 
+    /// What is reported under both together: everything that either asks for.
+    #[must_use]
+    pub fn union(&self, other: &Self) -> Self {
+        Self {
+            events: self.events.union(&other.events),
+            failed: self.failed.union(&other.failed),
+            // This leaves something out.
+            not_host: self.not_host.intersection(&other.not_host),
+            open_read: self.open_read || other.open_read,
+            open_write: self.open_write || other.open_write,
+            environment: self.environment || other.environment,
+            threads: self.threads || other.threads,
+            data: self.data || other.data,
+            plain_messages: self.plain_messages || other.plain_messages,
+        }
+    }
+
     fn kernel(&self, generation: u32) -> KernelPolicy {
         let flags = [
             (self.open_read, PolicyFlags::OPEN_READ),
@@ -94,6 +111,21 @@ unsafe impl aya::Pod for PolicyValue {}
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn both_together_leave_out_only_what_both_leave_out() {
+        let nothing = Policy { not_host: EventType::ALL.iter().copied().collect(), ..Policy::default() };
+        let everything = Policy::everything();
+        assert_eq!(nothing.union(&everything), everything);
+        assert_eq!(everything.union(&nothing), everything);
+        assert_eq!(nothing.union(&nothing), nothing);
+        let opens = Policy { events: [EventType::Openat].into_iter().collect(), open_read: true, ..nothing.clone() };
+        let execs = Policy { events: [EventType::Execve].into_iter().collect(), environment: true, ..nothing };
+        let both = opens.union(&execs);
+        assert!(both.events.contains(EventType::Openat) && both.events.contains(EventType::Execve));
+        assert!(both.open_read && both.environment && !both.open_write);
+        assert!(both.not_host.contains(EventType::Openat));
+    }
 
     #[test]
     fn a_policy_becomes_bits() {
