@@ -8,6 +8,7 @@
 //! its pod, and the name of the host. At the end the rules are timed on the same events through `Sight` itself.
 
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a tool for the terminal")]
+#![allow(clippy::cast_precision_loss, reason = "figures for people")]
 
 use std::cell::OnceCell;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
