@@ -21,6 +21,7 @@ end() {
     rmdir "$work"
 }
 trap end EXIT
+trap 'exit 1' INT TERM
 mount -t tmpfs none "$work"
 mkdir -p "$work/upper/src" "$work/upper/repo" "$work/workdir" "$work/bundle/rootfs" "$work/upper/tmp" \
     "$work/upper/etc/apt"
