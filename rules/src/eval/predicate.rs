@@ -184,6 +184,7 @@ impl Predicate {
 
 impl FieldSource {
     /// The field to ask facts for.
+    #[inline]
     pub(crate) fn field(&self) -> FieldRef<'_> {
         let arg = match &self.arg {
             OwnedArg::None => Arg::None,
@@ -264,6 +265,7 @@ impl Item<'_> {
 }
 
 impl Test {
+    #[inline]
     fn one<F: Facts + ?Sized>(&self, facts: &F, value: Value<'_>, kind: FieldKind) -> Outcome {
         match self {
             Self::Operand(op, right) => compare_operand(facts, *op, &[value], kind == FieldKind::List, right),
@@ -311,6 +313,7 @@ impl Test {
     }
 
     /// Whether one value satisfies the test.
+    #[inline]
     pub(crate) fn holds(&self, value: Value<'_>) -> bool {
         match (self, value) {
             (Self::Exists, _) => true,
@@ -337,6 +340,7 @@ impl Test {
 }
 
 impl TextTest {
+    #[inline]
     fn holds(&self, text: &[u8]) -> bool {
         match self {
             Self::Order(NumericOp::Eq, want) => text::equals(text, want),
@@ -366,6 +370,7 @@ impl BytesTest {
 }
 
 impl NumericOp {
+    #[inline]
     const fn accepts(self, order: Ordering) -> bool {
         match self {
             Self::Eq => order.is_eq(),
@@ -380,6 +385,7 @@ impl NumericOp {
 
 /// Compares a value with a literal of its field's type; nothing if they cannot be compared (other IP family, not in
 /// the network).
+#[inline]
 fn compare_literal(value: Value<'_>, literal: &Literal) -> Option<Ordering> {
     match (value, literal) {
         (Value::Text(a), Literal::Text(b)) => Some(text::c_text(a).cmp(b)),
@@ -466,34 +472,7 @@ fn scalar(op: OperandOp, a: Value<'_>, b: Value<'_>) -> bool {
     }
 }
 
+#[inline]
 const fn from(holds: bool) -> Outcome {
     if holds { Outcome::True } else { Outcome::False }
-}
-
-impl Predicate {
-    /// A rough guess of what the check costs, to try cheap ones first.
-    pub(crate) fn cost(&self) -> u32 {
-        let field = match &self.left {
-            OperandSource::Field(FieldSource { kind: FieldKind::Scalar, .. }) => 1,
-            OperandSource::Field(_) => 20,
-            OperandSource::Transform(_) => 50,
-        };
-        field
-            + match &self.test {
-                Test::Exists | Test::Never => 0,
-                Test::Compare(..) => 1,
-                Test::Text(TextTest::Order(..) | TextTest::StartsWith(_) | TextTest::EndsWith(_)) => 2,
-                Test::Text(TextTest::In(_)) => 4,
-                Test::Text(TextTest::Contains(_) | TextTest::IContains(_)) | Test::Bytes(_) => 15,
-                Test::Text(TextTest::Glob(_)) => 25,
-                Test::Text(TextTest::Regex(_)) => 60,
-                Test::Text(TextTest::Any(_)) => 8,
-                Test::Text(TextTest::Path(_))
-                | Test::AnyLiteral(_)
-                | Test::Modified(..)
-                | Test::Every(_)
-                | Test::Some(_)
-                | Test::Operand(..) => 20,
-            }
-    }
 }
