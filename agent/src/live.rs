@@ -1,6 +1,7 @@
 //! The machine as the pipeline's [`Outside`]: procfs, the container runtimes, the verdict service, user databases.
 
 use std::io;
+use std::net::IpAddr;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -10,8 +11,9 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 
 use crate::container::{Container, Containers, Lookup};
+use crate::domains::Domains;
 use crate::manifest::{ExecFile, Judgement, VerdictService};
-use crate::metrics::{Family, Metrics, QUEUE_LENGTH, counter};
+use crate::metrics::{Family, Metrics, QUEUE_LENGTH, counter, gauge};
 use crate::outside::{Answers, Outside};
 use crate::process::{Process, Procfs, Users};
 use rustix::time::{ClockId, clock_gettime};
@@ -25,6 +27,12 @@ const MANIFESTS: Family =
 /// Programs whose bytes could not be had. No event is lost by it: the verdict says so.
 const UNVERIFIABLE: Family =
     counter("purser_unverifiable", "Programs that could not be hashed, by reason", &["reason"]);
+/// Lookups of the domain names that rules mention.
+const DOMAIN_LOOKUPS: Family =
+    counter("purser_domain_lookups", "Lookups of domain names that rules mention, by result", &["result"]);
+/// Those names.
+const DOMAINS: Family =
+    gauge("purser_domains", "Domain names that rules mention, by what is known of them", &["state"]);
 /// How often the distance between the two clocks is measured anew (it moves when the wall clock is set).
 const CLOCK_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -35,6 +43,7 @@ pub struct Live {
     verdicts: VerdictService,
     judgements: Receiver<(u64, Judgement)>,
     users: Users,
+    domains: Domains,
     epoch_offset_ns: i64,
     measured: Instant,
 }
@@ -52,6 +61,7 @@ impl Live {
             verdicts,
             judgements,
             users: Users::default(),
+            domains: Domains::default(),
             epoch_offset_ns: epoch_offset_ns(),
             measured: Instant::now(),
         }
@@ -82,6 +92,14 @@ impl Live {
             metrics.counter(UNVERIFIABLE, &[reason.as_str()]).raise_to(count);
         }
         metrics.gauge(QUEUE_LENGTH, &["verdicts"], self.verdicts.pending() as u64);
+        let domains = self.domains.counts();
+        for (result, count) in [("resolved", domains.resolved), ("failed", domains.failed)] {
+            metrics.counter(DOMAIN_LOOKUPS, &[result]).raise_to(count);
+        }
+        let states = [("known", domains.known), ("unknown", domains.unknown), ("ignored", domains.ignored)];
+        for (state, count) in states {
+            metrics.gauge(DOMAINS, &[state], count);
+        }
     }
 }
 
@@ -115,6 +133,7 @@ impl Outside for Live {
             self.epoch_offset_ns = epoch_offset_ns();
             self.measured = Instant::now();
         }
+        self.domains.refresh();
         let containers = self.containers.poll_updates();
         for container in &containers {
             // The manifest is built when the image is known, not when its first program asks.
@@ -132,6 +151,14 @@ impl Outside for Live {
             }
             Some(_) => None,
         }
+    }
+
+    fn watch_domains(&mut self, names: &[String]) {
+        self.domains.watch(names);
+    }
+
+    fn domains(&self, address: IpAddr) -> &[Bytes] {
+        self.domains.of(address)
     }
 
     fn epoch_offset_ns(&self) -> i64 {

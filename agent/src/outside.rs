@@ -2,6 +2,7 @@
 //! manifests, user databases, the clock. Nothing else in the pipeline touches the machine, so a recording
 //! that keeps these answers can be replayed elsewhere, and a test can give its own.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -37,6 +38,10 @@ pub trait Outside {
     fn answers(&mut self) -> Answers;
     /// The name of a user, in the container's own database or the host's.
     fn user_name(&self, container: Option<&Container>, uid: u32) -> Option<Bytes>;
+    /// The domain names that rules compare addresses with, from now on: only these are resolved.
+    fn watch_domains(&mut self, names: &[String]);
+    /// Those of the watched names that `address` belongs to, as far as known.
+    fn domains(&self, address: IpAddr) -> &[Bytes];
     /// Realtime minus boot time, ns.
     fn epoch_offset_ns(&self) -> i64;
 }

@@ -76,12 +76,13 @@ impl<O: Outside> Pipeline<O> {
     /// A pipeline that hands its alerts to `deliver`, which must not block.
     pub fn new(
         config: PipelineConfig,
-        outside: O,
+        mut outside: O,
         rules: Arc<ActiveRules>,
         tally: Tally,
         started_boot_ns: u64,
         deliver: Box<dyn FnMut(Alert) + Send>,
     ) -> Self {
+        outside.watch_domains(&rules.set.needs().domains);
         let waiting = Waiting::new(config.hold_events, config.hold_time);
         Self {
             config,

@@ -1,5 +1,7 @@
 //! Events and a world that tests make up.
 
+use std::collections::HashMap;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -25,6 +27,8 @@ pub(crate) struct Fake {
     pub(crate) answers: Answers,
     /// Given at once by `judge`.
     pub(crate) judgement: Option<Judgement>,
+    /// By address.
+    pub(crate) domains: HashMap<IpAddr, Vec<Bytes>>,
     /// What was asked for.
     pub(crate) asked: Vec<(u64, ExecFile)>,
 }
@@ -54,6 +58,10 @@ impl Outside for Fake {
     }
     fn user_name(&self, _container: Option<&Container>, _uid: u32) -> Option<Bytes> {
         None
+    }
+    fn watch_domains(&mut self, _names: &[String]) {}
+    fn domains(&self, address: IpAddr) -> &[Bytes] {
+        self.domains.get(&address).map_or(&[], Vec::as_slice)
     }
     fn epoch_offset_ns(&self) -> i64 {
         1_700_000_000_000_000_000

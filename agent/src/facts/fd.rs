@@ -105,11 +105,9 @@ impl Sight<'_> {
             FieldId::FD_NAME_CHANGED => boolean(true),
             FieldId::FD_UID => self.keep_text(format!("{}{}", self.event.task.tid, connect.fd).as_bytes()),
             FieldId::FD_CONTAINERNAME => self.with_container_id(&self.socket_name()),
-            FieldId::FD_CIP_NAME
-            | FieldId::FD_SIP_NAME
-            | FieldId::FD_LIP_NAME
-            | FieldId::FD_RIP_NAME
-            | FieldId::FD_CPROTO
+            FieldId::FD_CIP_NAME | FieldId::FD_LIP_NAME => self.domains(local),
+            FieldId::FD_SIP_NAME | FieldId::FD_RIP_NAME => self.domains(remote),
+            FieldId::FD_CPROTO
             | FieldId::FD_SPROTO
             | FieldId::FD_LPROTO
             | FieldId::FD_RPROTO => NOT_COLLECTED,
@@ -126,6 +124,23 @@ impl Sight<'_> {
             FieldId::FD_IP | FieldId::FD_NET => Fact::One(Value::Ip(end.ip())),
             _ => unsigned(end.port().into()),
         }
+    }
+
+    /// The names of an address that rules mention: an address may have several of them, or none.
+    fn domains(&self, end: Option<SocketAddr>) -> Fact<'_> {
+        let Some(end) = end else { return UNKNOWN };
+        match self.outside.domains(end.ip()) {
+            [only] => Fact::text(only),
+            several => Fact::Many(several.len()),
+        }
+    }
+
+    /// One of several names of an address.
+    pub(super) fn domain(&self, field: FieldId, index: usize) -> Fact<'_> {
+        let Body::Connect(connect) = &self.event.body else { return NOT_APPLICABLE };
+        let is_local = matches!(field, FieldId::FD_CIP_NAME | FieldId::FD_LIP_NAME);
+        let end = inet(if is_local { &connect.local } else { &connect.remote });
+        end.and_then(|end| self.outside.domains(end.ip()).get(index)).map_or(UNKNOWN, |name| Fact::text(name))
     }
 
     /// `4`, `6` or `u` for a socket.

@@ -108,6 +108,9 @@ impl Facts for Sight<'_> {
     fn element(&self, field: FieldRef<'_>, index: usize) -> Fact<'_> {
         match field.id {
             FieldId::FD_IP | FieldId::FD_PORT | FieldId::FD_NET | FieldId::FD_PROTO => self.fd_end(field.id, index),
+            FieldId::FD_CIP_NAME | FieldId::FD_SIP_NAME | FieldId::FD_LIP_NAME | FieldId::FD_RIP_NAME => {
+                self.domain(field.id, index)
+            }
             _ => self.ancestor_fact(field.id, index),
         }
     }

@@ -1,0 +1,223 @@
+//! Upstream's rule files as they are, on this kernel and with real containers: each rule that they enable is fired by
+//! one trigger and left alone by its near miss.
+#![allow(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a test fails by panicking, says why it skips, and prints a line per rule"
+)]
+
+#[path = "../common/mod.rs"]
+mod common;
+mod stage;
+mod table;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use purser::event::EventType;
+use purser_rules::{LoadOptions, RuleSet, Source};
+use stage::{KUBERNETES, Stage};
+use table::{LOCAL, Step, TRIALS, Trial};
+use xtask::agent::{Agent, Alert, Options};
+use xtask::rig::containerd::Containerd;
+
+const MATURITY: [&str; 3] = ["falco_rules.yaml", "falco-incubating_rules.yaml", "falco-sandbox_rules.yaml"];
+
+fn upstream() -> Option<Vec<PathBuf>> {
+    let directory = std::env::var_os("PURSER_FALCO_RULES")
+        .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/falco/rules"), PathBuf::from);
+    if directory.is_dir() {
+        return Some(MATURITY.iter().map(|file| directory.join(file)).collect());
+    }
+    eprintln!("SKIPPED: no upstream rule files at {} (set PURSER_FALCO_RULES)", directory.display());
+    None
+}
+
+fn load(files: &[PathBuf]) -> RuleSet {
+    let texts: Vec<_> = files.iter().map(|file| (file.display().to_string(), fs::read(file).expect("rules"))).collect();
+    let sources: Vec<_> = texts.iter().map(|(name, text)| Source { name, text }).collect();
+    RuleSet::load(&sources, &LoadOptions::default()).expect("upstream's rules load").0
+}
+
+#[test]
+fn the_table_has_every_enabled_rule_and_postpones_only_what_is_not_delivered() {
+    let Some(files) = upstream() else { return };
+    let rules = load(&files);
+    let enabled: BTreeSet<&str> =
+        rules.rules().iter().filter(|rule| rule.enabled).map(|rule| rule.name.as_str()).collect();
+    let tried: BTreeSet<&str> = TRIALS.iter().map(|(rule, _)| *rule).collect();
+    assert_eq!(tried.len(), TRIALS.len(), "a rule is tried once");
+    assert_eq!(tried, enabled);
+
+    let delivered: BTreeSet<&str> = EventType::ALL.iter().map(|event| event.name()).collect();
+    for (name, trial) in TRIALS {
+        let rule = rules.rule(rules.find(name).expect("the rule is there"));
+        // Every rule receives asynchronous events, too; its condition then asks for others.
+        let events: BTreeSet<&str> =
+            rule.event_names().into_iter().filter(|event| !["asyncevent", "container"].contains(event)).collect();
+        let there: Vec<_> = events.intersection(&delivered).collect();
+        match trial {
+            Trial::Live(..) => assert!(!there.is_empty(), "{name}: none of {events:?} is delivered"),
+            Trial::Later(missing) => {
+                assert!(there.is_empty(), "{name}: {there:?} are delivered now: give the rule a trigger");
+                assert_eq!(missing.split(", ").collect::<BTreeSet<_>>(), events, "{name}");
+            }
+        }
+    }
+}
+
+/// The agent, in a mount namespace where the name of the Kubernetes API has an address; mounts of the machine still
+/// come in, and nothing goes out.
+fn agent(directory: &Path, rules: Vec<PathBuf>) -> Agent {
+    let hosts = directory.join("hosts");
+    fs::write(&hosts, format!("127.0.0.1 localhost\n{} {}\n", KUBERNETES.0, KUBERNETES.1)).expect("hosts");
+    let wrapper = directory.join("agent");
+    let inner = format!("mount --bind '{}' /etc/hosts && exec \"$@\"", hosts.display());
+    let script = format!(
+        "#!/bin/sh\nexec unshare --mount --propagation slave sh -c {} sh {} \"$@\"\n",
+        shell_word(&inner),
+        shell_word(env!("CARGO_BIN_EXE_purser")),
+    );
+    fs::write(&wrapper, script).expect("wrapper");
+    fs::set_permissions(&wrapper, std::os::unix::fs::PermissionsExt::from_mode(0o755)).expect("mode");
+    let config = format!(
+        "rule_matching: all\n\
+         append_output: [{{suggested_output: true}}, {{extra_fields: [{{trigger: \"%proc.env[TRIGGER]\"}}]}}]\n\
+         manifest: {{cache_dir: {}}}\n",
+        directory.join("cache").display()
+    );
+    let agent = Agent::start(&wrapper, &Options { config, rules, args: Vec::new() }).expect("the agent starts");
+    common::until("the name of the Kubernetes API is resolved", || {
+        agent.get("/metrics").is_ok_and(|(_, text)| text.contains("purser_domains{state=\"known\"} 1"))
+    });
+    agent
+}
+
+fn shell_word(text: &str) -> String {
+    format!("'{}'", text.replace('\'', r"'\''"))
+}
+
+/// What the alert is about: the variable that its process was given, or the argument of one that was given none.
+fn token(alert: &Alert) -> Option<String> {
+    let variable = alert.field("trigger").filter(|token| !token.is_empty() && *token != "<NA>");
+    let in_output = || Some(alert.output.split_once("trigger=")?.1.split(' ').next()?.to_owned());
+    variable.map(str::to_owned).or_else(in_output)
+}
+
+/// The steps of the table, each with its token.
+fn steps() -> Vec<(String, Step)> {
+    let mut steps = Vec::new();
+    for (at, (_, trial)) in TRIALS.iter().enumerate() {
+        if let Trial::Live(fires, near) = trial {
+            steps.push((token_of(at, "fires", *fires), *fires));
+            steps.push((token_of(at, "near", *near), *near));
+        }
+    }
+    steps
+}
+
+fn token_of(at: usize, kind: &str, step: Step) -> String {
+    match step {
+        Step::PlainStarts => "plain-starts".to_owned(),
+        Step::PrivilegedStarts => "privileged-starts".to_owned(),
+        Step::TrustedStarts => "trusted-starts".to_owned(),
+        _ => format!("{kind}-{at}"),
+    }
+}
+
+/// Names of the programs that the steps run beside the payload.
+fn programs(steps: &[(String, Step)]) -> BTreeSet<&'static str> {
+    let mut programs = BTreeSet::from(["payload"]);
+    for (_, step) in steps {
+        let (Step::Run(_, args) | Step::Slow(_, args) | Step::Exec(args) | Step::ExecWithTerminal(args)) = step else {
+            continue;
+        };
+        programs.insert(args[0].rsplit('/').next().unwrap_or(args[0]));
+        // What others start or become.
+        for pair in args.windows(3) {
+            if matches!(pair[0], "times" | "user" | "with") {
+                programs.insert(pair[2]);
+            }
+        }
+        if let Some(at) = args.iter().position(|arg| *arg == "terminal") {
+            programs.extend(args.get(at + 1));
+        }
+    }
+    programs
+}
+
+#[test]
+fn every_enabled_rule_fires_on_its_trigger_and_not_on_its_near_miss() {
+    let Some(mut files) = upstream() else { return };
+    if !common::is_root() {
+        return;
+    }
+    let directory = tempfile::tempdir().expect("directory");
+    let steps = steps();
+    let programs = programs(&steps);
+    let rig = Containerd::start().expect("containerd");
+    stage::import(&rig, directory.path(), &programs);
+    files.push(common::rules_file(directory.path(), LOCAL));
+    let agent = agent(directory.path(), files);
+
+    let mut stage = Stage::new(&rig, directory.path(), &programs, |step| token_of(0, "", step));
+    stage.run(&steps);
+    let fired = alerts(&agent, &steps);
+    let statuses = std::mem::take(&mut stage.statuses);
+    drop(stage);
+    let (_, summary) = agent.stop().expect("summary");
+    judge(&fired, &statuses);
+    assert_eq!(summary.lost(), 0, "{:?}", summary.lost);
+}
+
+/// Rules by token, when the last of the steps has been seen and for a moment nothing more came.
+fn alerts(agent: &Agent, steps: &[(String, Step)]) -> BTreeMap<String, BTreeSet<String>> {
+    let known: BTreeSet<&str> = steps.iter().map(|(token, _)| token.as_str()).collect();
+    let mut fired: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while let Some(line) = agent.next_line(Duration::from_secs(2)) {
+        assert!(Instant::now() < deadline, "alerts do not end");
+        let alert = line.alert.expect("an alert");
+        if let Some(token) = token(&alert).filter(|token| known.contains(token.as_str())) {
+            fired.entry(token).or_default().insert(alert.rule);
+        }
+    }
+    fired
+}
+
+fn judge(fired: &BTreeMap<String, BTreeSet<String>>, statuses: &BTreeMap<String, i32>) {
+    let mut wrong = Vec::new();
+    let (mut live, mut later) = (0, 0);
+    for (at, (rule, trial)) in TRIALS.iter().enumerate() {
+        let (fires, near) = match trial {
+            Trial::Live(fires, near) => (token_of(at, "fires", *fires), token_of(at, "near", *near)),
+            Trial::Later(events) => {
+                println!("later  {rule}: comes with {events}");
+                later += 1;
+                continue;
+            }
+        };
+        let has = |token: &String| fired.get(token).is_some_and(|rules| rules.contains(*rule));
+        // A trigger that was never pulled proves nothing, a near miss neither.
+        let broken = [&fires, &near].map(|token| statuses.get(token).is_some_and(|status| *status != 0));
+        let verdict = match (has(&fires), has(&near), broken) {
+            (true, false, [false, false]) => "fired, near miss silent",
+            (_, _, [true, _]) => "WRONG: its trigger failed",
+            (_, _, [_, true]) => "WRONG: its near miss failed",
+            (false, ..) => "WRONG: silent",
+            (true, true, _) => "WRONG: fired on its near miss",
+        };
+        println!("live   {rule}: {verdict}");
+        if verdict.starts_with("WRONG") {
+            wrong.push(format!("{rule}: {verdict} ({fires}: {:?}, {near}: {:?})", fired.get(&fires), fired.get(&near)));
+        } else {
+            live += 1;
+        }
+    }
+    println!("{live} fired with a silent near miss, {} wrong, {later} later, of {} rules", wrong.len(), TRIALS.len());
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}

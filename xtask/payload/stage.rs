@@ -1,0 +1,74 @@
+//! What surrounds a program that plays a part: its terminal, its environment, and others run after one another.
+
+use std::ffi::{OsStr, c_int};
+use std::os::fd::AsRawFd as _;
+use std::os::unix::ffi::OsStrExt as _;
+use std::{env, fs, io};
+
+use super::{exec_path, sys};
+
+/// For this process and those it starts.
+pub(super) fn set_variable(name: &[u8], value: &[u8]) {
+    // SAFETY: this program has one thread here.
+    unsafe { env::set_var(OsStr::from_bytes(name), OsStr::from_bytes(value)) };
+}
+
+/// A new session whose terminal is the other end of a new pseudo terminal, which stays open.
+pub(super) fn terminal() -> io::Result<()> {
+    // `include/uapi/asm-generic/ioctls.h`
+    const TIOCGPTN: u64 = 0x8004_5430;
+    const TIOCSPTLCK: u64 = 0x4004_5431;
+    let master = fs::OpenOptions::new().read(true).write(true).open("/dev/ptmx")?;
+    let (mut number, unlocked) = (0_u32, 0_i32);
+    // The copy stays open in the program that this process becomes: without it the terminal would be gone.
+    // SAFETY: both pointers are to integers that outlive the calls.
+    if unsafe {
+        let master = sys::dup(master.as_raw_fd());
+        sys::ioctl(master, TIOCSPTLCK, &raw const unlocked) != 0
+            || sys::ioctl(master, TIOCGPTN, &raw mut number) != 0
+            || sys::setsid() < 0
+    } {
+        return Err(io::Error::last_os_error());
+    }
+    // The first terminal that a session's leader opens becomes its own.
+    let terminal = fs::OpenOptions::new().read(true).write(true).open(format!("/dev/pts/{number}"))?;
+    // SAFETY: takes no pointers.
+    if unsafe { sys::dup2(terminal.as_raw_fd(), 0) } < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// Runs the lines of `text`; prints the token and the wait status of each.
+pub(super) fn batch(text: &[u8]) -> io::Result<i32> {
+    let mut beside = Vec::new();
+    for line in text.split(|b| *b == b'\n').filter(|line| !line.is_empty()) {
+        let mut parts: Vec<Vec<u8>> = line.split(|b| *b == b'\t').map(<[u8]>::to_vec).collect();
+        let waits = parts[0].first() != Some(&b'&');
+        let token = parts.remove(0).split_off(usize::from(!waits));
+        // SAFETY: this program has one thread here; the child only execs or exits.
+        let pid = unsafe { sys::fork() };
+        if pid == 0 {
+            set_variable(b"TRIGGER", &token);
+            exec_path(&parts);
+            // SAFETY: ends the child without running the parent's handlers.
+            unsafe { sys::_exit(127) };
+        }
+        if waits {
+            ended(pid, &token)?;
+        } else {
+            beside.push((pid, token));
+        }
+    }
+    for (pid, token) in beside {
+        ended(pid, &token)?;
+    }
+    Ok(0)
+}
+
+fn ended(pid: c_int, token: &[u8]) -> io::Result<()> {
+    let mut status = 0;
+    // SAFETY: `status` outlives the call.
+    if pid < 0 || unsafe { sys::waitpid(pid, &raw mut status, 0) } != pid {
+        return Err(io::Error::last_os_error());
+    }
+    println!("batch {} {status}", String::from_utf8_lossy(token));
+    Ok(())
+}
