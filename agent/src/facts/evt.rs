@@ -215,7 +215,7 @@ impl Sight<'_> {
             b"ptid" => Parameter::signed(task.parent_tgid.into()),
             b"cwd" => Parameter::text(&self.process.program.cwd),
             b"comm" => Parameter::text(self.process.comm()),
-            b"tty" => Parameter::unsigned(task.tty.into()),
+            b"tty" => Parameter::unsigned(super::fd::device(task.tty).into()),
             b"vpgid" => Parameter::signed(task.vpgid.into()),
             b"pgid" => Parameter::signed(task.pgid.into()),
             b"loginuid" => Parameter::signed((task.loginuid as i32).into()),

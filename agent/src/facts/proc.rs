@@ -46,7 +46,7 @@ impl Sight<'_> {
                 }
                 self.keep_text(&cwd)
             }
-            FieldId::PROC_TTY => unsigned(process.tty.into()),
+            FieldId::PROC_TTY => unsigned(super::fd::device(process.tty).into()),
             FieldId::PROC_PID => signed(process.key.tgid.into()),
             FieldId::PROC_VPID => signed(process.vtgid.into()),
             FieldId::PROC_SID => signed(process.sid.into()),

@@ -125,10 +125,16 @@ impl Stat {
             // A process whose session leader lies outside this pid namespace has 0 here, a kernel thread -1 as tty group.
             pgid: u32::try_from(number(2)?).unwrap_or(0),
             sid: u32::try_from(number(3)?).unwrap_or(0),
-            tty: number(4)? as u32,
+            tty: kernel_device(number(4)? as u32),
             start_ticks: u64::try_from(number(19)?).ok()?,
         })
     }
+}
+
+/// User space's numbering of devices (`new_encode_dev`) as the kernel's own, which its events have.
+const fn kernel_device(user: u32) -> u32 {
+    let (major, minor) = (user >> 8 & 0xfff, user & 0xff | user >> 12 & 0xf_ff00);
+    major << 20 | minor
 }
 
 fn row<'a>(status: &'a [u8], key: &[u8]) -> Option<std::str::SplitAsciiWhitespace<'a>> {
@@ -216,6 +222,8 @@ mod tests {
         let stat = Stat::parse(b"7 (a) R 1 (x\n) S 3 4 5 6 7 0 0 0 0 0 0 0 0 0 20 0 1 0 99 0 0\n").unwrap();
         assert_eq!(&stat.comm[..8], b"a) R 1 (");
         assert_eq!((stat.ppid, stat.pgid, stat.sid, stat.tty, stat.start_ticks), (3, 4, 5, 6, 99));
+        assert_eq!(kernel_device(0x8801), 136 << 20 | 1, "the second pseudo terminal");
+        assert_eq!(kernel_device(0x1234_5678), 0x456 << 20 | 0x1_2378);
         for bad in [&b""[..], b"7 (a", b"7 (a)", b"7 (a) S x", b"7 )a( S 1", b"7 (a) S 1 2 3 4"] {
             assert!(Stat::parse(bad).is_none());
         }

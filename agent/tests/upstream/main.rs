@@ -101,11 +101,11 @@ fn shell_word(text: &str) -> String {
     format!("'{}'", text.replace('\'', r"'\''"))
 }
 
-/// What the alert is about: the variable that its process was given, or the argument of one that was given none.
+/// What the alert is about: the last argument of a process that the runtime started, or the variable that it was given.
 fn token(alert: &Alert) -> Option<String> {
-    let variable = alert.field("trigger").filter(|token| !token.is_empty() && *token != "<NA>");
-    let in_output = || Some(alert.output.split_once("trigger=")?.1.split(' ').next()?.to_owned());
-    variable.map(str::to_owned).or_else(in_output)
+    let argument = alert.output.split_once("trigger=").and_then(|(_, rest)| rest.split(' ').next());
+    // A variable that is not set is empty.
+    argument.or(alert.field("trigger")).filter(|token| !token.is_empty()).map(str::to_owned)
 }
 
 /// The steps of the table, each with its token.
