@@ -3,19 +3,20 @@
 use std::io;
 use std::net::IpAddr;
 use std::os::fd::OwnedFd;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use purser_rules::Needs;
 
 use crate::container::{Container, Containers, Lookup};
 use crate::domains::Domains;
 use crate::manifest::{ExecFile, Judgement, VerdictService};
 use crate::metrics::{Family, Metrics, QUEUE_LENGTH, counter, gauge};
 use crate::outside::{Answers, Outside};
-use crate::process::{Process, Procfs, Users};
+use crate::process::{Process, Procfs, User, Users};
 use rustix::time::{ClockId, clock_gettime};
 
 /// Cgroups looked up and runtimes asked.
@@ -143,18 +144,17 @@ impl Outside for Live {
         Answers { judgements: self.judgements.try_iter().collect(), containers }
     }
 
-    fn user_name(&self, container: Option<&Container>, uid: u32) -> Option<Bytes> {
-        match container {
-            None => self.users.name(Path::new("/"), uid),
-            Some(container) if container.init_pid != 0 => {
-                self.users.name(&PathBuf::from(format!("/proc/{}/root", container.init_pid)), uid)
-            }
-            Some(_) => None,
-        }
+    fn user(&self, container: Option<&Container>, uid: u32) -> Option<User> {
+        self.users.user(&root_of(container)?, uid)
     }
 
-    fn watch_domains(&mut self, names: &[String]) {
-        self.domains.watch(names);
+    fn group_name(&self, container: Option<&Container>, gid: u32) -> Option<Bytes> {
+        self.users.group(&root_of(container)?, gid)
+    }
+
+    fn prepare(&mut self, needs: &Needs) {
+        self.procfs.read_environment(needs.environment());
+        self.domains.watch(&needs.domains);
     }
 
     fn domains(&self, address: IpAddr) -> &[Bytes] {
@@ -163,6 +163,15 @@ impl Outside for Live {
 
     fn epoch_offset_ns(&self) -> i64 {
         self.epoch_offset_ns
+    }
+}
+
+/// Where a container's files are seen, or the host's; `None` while a container's first process is not known.
+fn root_of(container: Option<&Container>) -> Option<PathBuf> {
+    match container {
+        None => Some(PathBuf::from("/")),
+        Some(container) if container.init_pid != 0 => Some(PathBuf::from(format!("/proc/{}/root", container.init_pid))),
+        Some(_) => None,
     }
 }
 

@@ -6,10 +6,11 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use purser_rules::Needs;
 
 use crate::container::{Container, Lookup};
 use crate::manifest::{ExecFile, Judgement};
-use crate::process::Process;
+use crate::process::{Process, User};
 
 /// Answers that came since the last call.
 #[derive(Debug, Default)]
@@ -36,11 +37,13 @@ pub trait Outside {
     fn judge(&mut self, ticket: u64, container: &Arc<Container>, file: ExecFile) -> Option<Judgement>;
     /// What has come in since the last call.
     fn answers(&mut self) -> Answers;
-    /// The name of a user, in the container's own database or the host's.
-    fn user_name(&self, container: Option<&Container>, uid: u32) -> Option<Bytes>;
-    /// The domain names that rules compare addresses with, from now on: only these are resolved.
-    fn watch_domains(&mut self, names: &[String]);
-    /// Those of the watched names that `address` belongs to, as far as known.
+    /// An account, of the container's own database or the host's.
+    fn user(&self, container: Option<&Container>, uid: u32) -> Option<User>;
+    /// The name of a group, in the container's own database or the host's.
+    fn group_name(&self, container: Option<&Container>, gid: u32) -> Option<Bytes>;
+    /// What the rules will ask for from now on: whether the environment of processes is read, and which domain names are resolved.
+    fn prepare(&mut self, needs: &Needs);
+    /// Those of the domain names that rules mention that `address` belongs to, as far as known.
     fn domains(&self, address: IpAddr) -> &[Bytes];
     /// Realtime minus boot time, ns.
     fn epoch_offset_ns(&self) -> i64;

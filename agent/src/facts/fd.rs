@@ -23,7 +23,8 @@ impl Sight<'_> {
     fn file_fact(&self, field: FieldId, open: &Open) -> Fact<'_> {
         let file = |value: fn(&FileIdentity) -> Fact<'static>| open.file.as_ref().map_or(NOT_APPLICABLE, value);
         match field {
-            FieldId::FD_NUM => signed(open.result),
+            // A call that failed made no descriptor, whatever its error.
+            FieldId::FD_NUM => signed(open.result.max(-1)),
             FieldId::FD_TYPE => Fact::text(if is_directory(open) { b"directory" } else { b"file" }),
             FieldId::FD_TYPECHAR => Fact::text(if is_directory(open) { b"d" } else { b"f" }),
             FieldId::FD_NAME => Fact::text(self.name),
@@ -87,7 +88,9 @@ impl Sight<'_> {
                 Some(b'u') => Fact::text(b"unix"),
                 _ => NOT_APPLICABLE,
             },
-            FieldId::FD_NAME | FieldId::FD_NAMERAW => self.keep_text(&self.socket_name()),
+            FieldId::FD_NAME => self.keep_text(&self.socket_name()),
+            // Only a file has a name that was passed.
+            FieldId::FD_NAMERAW => Fact::text(b""),
             FieldId::FD_IP | FieldId::FD_PORT | FieldId::FD_NET | FieldId::FD_PROTO => Fact::Many(2),
             FieldId::FD_CIP | FieldId::FD_LIP | FieldId::FD_CNET | FieldId::FD_LNET => address(local),
             FieldId::FD_SIP | FieldId::FD_RIP | FieldId::FD_SNET | FieldId::FD_RNET => address(remote),

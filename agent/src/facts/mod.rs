@@ -25,7 +25,7 @@ pub use names::Names;
 use crate::container::Container;
 use crate::event::Event;
 use crate::outside::Outside;
-use crate::process::{Process, ProcessTable};
+use crate::process::{Process, ProcessTable, User};
 
 /// Where a process's ancestors are found.
 #[derive(Debug, Clone, Copy)]
@@ -60,8 +60,8 @@ pub struct Sight<'a> {
     pub outside: &'a dyn Outside,
     /// Composed texts live here until the event is done.
     pub arena: &'a Bump,
-    /// The user's name, asked for once.
-    pub user_name: OnceCell<Option<bytes::Bytes>>,
+    /// The user's account, asked for once.
+    pub user: OnceCell<Option<User>>,
 }
 
 impl std::fmt::Debug for Sight<'_> {

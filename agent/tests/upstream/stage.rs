@@ -9,13 +9,13 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use xtask::rig::containerd::{Container, Containerd, RunOptions};
-use xtask::rig::image::{Image, Layer};
+use xtask::rig::image::{Image, Layer, Written};
 use xtask::rig::{command, payload, unique_name};
 
 use super::table::{Place, Step};
 
 /// The image of the plain and the privileged container.
-const IMAGE: &str = "local.test/triggers:1";
+pub(crate) const IMAGE: &str = "local.test/triggers:1";
 /// Upstream trusts this one with sensitive mounts.
 const TRUSTED: &str = "quay.io/sysdig/agent:1";
 /// The address that the test gives to the name of the Kubernetes API.
@@ -40,6 +40,18 @@ const FILES: [&str; 10] = [
 const DIRECTORIES: [&str; 7] =
     ["/etc/apt/sources.list.d", "/home/alice/.ssh", "/mnt/etc", "/root/.cache", "/usr/share", "/var/log", "/tmp"];
 
+/// What the kubelet's runtime writes into the bundle of a pod's container.
+pub(crate) const POD: [&str; 8] = [
+    "--annotation",
+    "io.kubernetes.cri.container-type=container",
+    "--annotation",
+    "io.kubernetes.cri.container-name=shop",
+    "--annotation",
+    "io.kubernetes.cri.sandbox-name=shop-0",
+    "--annotation",
+    "io.kubernetes.cri.sandbox-namespace=payments",
+];
+
 /// Runs steps and remembers how their programs ended.
 pub(crate) struct Stage<'a> {
     directory: &'a Path,
@@ -50,8 +62,8 @@ pub(crate) struct Stage<'a> {
     pub(crate) statuses: BTreeMap<String, i32>,
 }
 
-/// The image, imported under both names.
-pub(crate) fn import(rig: &Containerd, directory: &Path, programs: &BTreeSet<&str>) {
+/// The image, imported under both names; what is written of [`IMAGE`].
+pub(crate) fn import(rig: &Containerd, directory: &Path, programs: &BTreeSet<&str>) -> Written {
     let mut layer = Layer::new().dir("/bin", 0o755).file("/bin/payload", payload::program(), 0o755);
     for name in programs.iter().filter(|name| **name != "payload") {
         layer = layer.symlink(Path::new("/bin").join(name), "payload");
@@ -72,12 +84,15 @@ pub(crate) fn import(rig: &Containerd, directory: &Path, programs: &BTreeSet<&st
         .file("/etc/passwd", "root:x:0:0::/root:/bin/sh\nalice:x:1000:1000::/:/bin/sh\nnobody:x:65534:65534::/:\n", 0o644)
         .file("/etc/group", "root:x:0:\nalice:x:1000:\nnogroup:x:65534:\n", 0o644)
         .file("/etc/shadow", "root:*:20000:0:99999:7:::\n", 0o640);
-    for name in [IMAGE, TRUSTED] {
+    let written = [TRUSTED, IMAGE].map(|name| {
         let archive = directory.join("image.tar");
         let image = Image::new(name).layer(layer.clone()).entrypoint(&["/bin/payload", "sleep", "1000"]);
-        image.write_archive(&archive).expect("image written");
+        let written = image.write_archive(&archive).expect("image written");
         rig.import(&archive).expect("imported");
-    }
+        written
+    });
+    let [_, written] = written;
+    written
 }
 
 impl<'a> Stage<'a> {
@@ -104,31 +119,12 @@ impl<'a> Stage<'a> {
             let options = RunOptions { flags, mounts: mounts.clone() };
             rig.start_container_with(image, &unique_name("trigger"), &[], &options).expect("container")
         };
-        let pod = [
-            "--annotation",
-            "io.kubernetes.cri.container-type=container",
-            "--annotation",
-            "io.kubernetes.cri.container-name=shop",
-            "--annotation",
-            "io.kubernetes.cri.sandbox-name=shop-0",
-            "--annotation",
-            "io.kubernetes.cri.sandbox-namespace=payments",
-        ];
-        let plain = start(Step::PlainStarts, IMAGE, &pod);
+        let plain = start(Step::PlainStarts, IMAGE, &POD);
         let privileged = start(Step::PrivilegedStarts, IMAGE, &["--privileged"]);
         drop(start(Step::TrustedStarts, TRUSTED, &[]));
         let stage = Self { directory, rig, plain, privileged, statuses: BTreeMap::new() };
-        stage.give_addresses();
+        give_addresses(&stage.plain);
         stage
-    }
-
-    fn give_addresses(&self) {
-        let pid = self.plain.pid().expect("pid").to_string();
-        for address in ADDRESSES {
-            let mut ip = Command::new("nsenter");
-            ip.args(["--target", &pid, "--net", "ip", "address", "add"]).arg(format!("{address}/32")).args(["dev", "lo"]);
-            command::stdout(&mut ip).expect("address");
-        }
     }
 
     /// Does everything, in place after place, and waits for its end.
@@ -191,6 +187,16 @@ impl<'a> Stage<'a> {
         run.arg(self.plain.id()).args(args).arg(format!("trigger={token}"));
         let output = command::output(&mut run).expect("ctr runs");
         output.status.code().unwrap_or(-1)
+    }
+}
+
+/// Gives the container addresses to connect to, in its own network namespace.
+pub(crate) fn give_addresses(container: &Container<'_>) {
+    let pid = container.pid().expect("pid").to_string();
+    for address in ADDRESSES {
+        let mut ip = Command::new("nsenter");
+        ip.args(["--target", &pid, "--net", "ip", "address", "add"]).arg(format!("{address}/32")).args(["dev", "lo"]);
+        command::stdout(&mut ip).expect("address");
     }
 }
 
