@@ -334,7 +334,10 @@ impl Containers {
         let shared = Arc::new(container);
         self.counters.identified += 1;
         self.by_path.insert(own_path.clone(), own);
-        self.owners.insert(own, Owner { shared, engine, alive: Arc::new(()), complete, completions: 0, completed: Instant::now() });
+        self.owners.insert(
+            own,
+            Owner { shared, engine, alive: Arc::new(()), complete, completions: 0, completed: Instant::now() },
+        );
         if own != id {
             self.cgroups.insert(own, Entry { path: own_path, state: State::Owned(own) });
         }

@@ -51,7 +51,9 @@ impl Sight<'_> {
                 unsigned(self.epoch_ns().saturating_sub(container.created_ns as u64))
             }
             FieldId::CONTAINER_HOST_PID => container.shares.map_or(UNKNOWN, |shares| boolean(shares.pid)),
-            FieldId::CONTAINER_HOST_NETWORK => container.shares.and_then(|shares| shares.network).map_or(UNKNOWN, boolean),
+            FieldId::CONTAINER_HOST_NETWORK => {
+                container.shares.and_then(|shares| shares.network).map_or(UNKNOWN, boolean)
+            }
             FieldId::CONTAINER_HOST_IPC => container.shares.map_or(UNKNOWN, |shares| boolean(shares.ipc)),
             FieldId::CONTAINER_MOUNTS => {
                 let mounts: Vec<String> = container.mounts.iter().map(mount_text).collect();

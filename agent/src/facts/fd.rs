@@ -110,10 +110,7 @@ impl Sight<'_> {
             FieldId::FD_CONTAINERNAME => self.with_container_id(&self.socket_name()),
             FieldId::FD_CIP_NAME | FieldId::FD_LIP_NAME => self.domains(local),
             FieldId::FD_SIP_NAME | FieldId::FD_RIP_NAME => self.domains(remote),
-            FieldId::FD_CPROTO
-            | FieldId::FD_SPROTO
-            | FieldId::FD_LPROTO
-            | FieldId::FD_RPROTO => NOT_COLLECTED,
+            FieldId::FD_CPROTO | FieldId::FD_SPROTO | FieldId::FD_LPROTO | FieldId::FD_RPROTO => NOT_COLLECTED,
             _ => NOT_APPLICABLE,
         }
     }

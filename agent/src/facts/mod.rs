@@ -1,5 +1,5 @@
 //! What rules see of an event: [`Sight`] answers each field of the catalogue from the event, its process, its
-//! container and its verdict. One file per class of fields. It reads nothing from the machine but user names,
+//! container and its verdict. One file per class of fields. It reads nothing from the machine but user databases and domain names,
 //! and those through [`Outside`].
 
 pub mod collected;
@@ -56,7 +56,7 @@ pub struct Sight<'a> {
     pub started_boot_ns: u64,
     /// The previous event, ns since boot; 0 for the first.
     pub previous_boot_ns: u64,
-    /// For user names.
+    /// For users, groups and domain names.
     pub outside: &'a dyn Outside,
     /// Composed texts live here until the event is done.
     pub arena: &'a Bump,

@@ -102,9 +102,7 @@ impl Sight<'_> {
             FieldId::PROC_PPID_DURATION => self.of_parent(|parent| unsigned(self.age(parent))),
             FieldId::PROC_PID_TS => unsigned(self.epoch_of(process.start_boottime_ns)),
             FieldId::PROC_PPID_TS => self.of_parent(|parent| unsigned(self.epoch_of(parent.start_boottime_ns))),
-            FieldId::PROC_IS_EXE_WRITABLE => {
-                program.file.map_or(UNKNOWN, |file| boolean(self.may_write(&file)))
-            }
+            FieldId::PROC_IS_EXE_WRITABLE => program.file.map_or(UNKNOWN, |file| boolean(self.may_write(&file))),
             FieldId::PROC_IS_EXE_UPPER_LAYER => self.exe_in_layer(|overlay| overlay.upper),
             FieldId::PROC_IS_EXE_LOWER_LAYER => self.exe_in_layer(|overlay| !overlay.upper),
             FieldId::PROC_IS_EXE_FROM_MEMFD => boolean(program.file.is_some_and(|file| file.memfd)),
@@ -145,10 +143,10 @@ impl Sight<'_> {
             },
             FieldId::USER_LOGINUID => signed((task.loginuid as i32).into()),
             // The audit session is the host's, whatever container its processes are in.
-            FieldId::USER_LOGINNAME => match (task.loginuid, self.outside.user(None, task.loginuid)) {
-                (u32::MAX, _) => Fact::text(b"<NA>"),
-                (_, Some(user)) => self.keep_text(&user.name),
-                (0, None) => Fact::text(b"root"),
+            FieldId::USER_LOGINNAME if task.loginuid == u32::MAX => Fact::text(b"<NA>"),
+            FieldId::USER_LOGINNAME => match (self.outside.user(None, task.loginuid), task.loginuid) {
+                (Some(user), _) => self.keep_text(&user.name),
+                (None, 0) => Fact::text(b"root"),
                 _ => Fact::text(b"<NA>"),
             },
             FieldId::GROUP_NAME => match (self.outside.group_name(self.container, task.egid), task.egid) {

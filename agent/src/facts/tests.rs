@@ -150,7 +150,8 @@ fn a_program_has_the_flags_of_its_file() {
     let memory = executed(|exec| exec.file.memfd = true);
     assert!(holds(&memory, "evt.arg.flags = EXE_WRITABLE|EXE_FROM_MEMFD"));
     let user = Task { euid: 1000, egid: 1000, ..sh() };
-    let dropped = Event { task: user.clone(), ..executed(|exec| exec.file = FileIdentity { mode: 0o755, ..upper(true) }) };
+    let dropped =
+        Event { task: user.clone(), ..executed(|exec| exec.file = FileIdentity { mode: 0o755, ..upper(true) }) };
     assert!(holds(&dropped, "evt.arg.flags = EXE_UPPER_LAYER and proc.is_exe_writable = false"));
     let plain = Event { task: user, ..executed(|exec| exec.file.mode = 0o755) };
     assert!(holds(&plain, "evt.arg.flags = 0 and evt.args contains 'flags=0 '"));
@@ -200,7 +201,9 @@ fn an_address_has_the_names_that_resolve_to_it() {
     ] {
         assert!(holds(&several, condition), "{condition}");
     }
-    for condition in ["fd.sip.name != a.test", "fd.sip.name = c.test", "fd.sip.name in (c.test)", "fd.cip.name != c.test"] {
+    for condition in
+        ["fd.sip.name != a.test", "fd.sip.name = c.test", "fd.sip.name in (c.test)", "fd.cip.name != c.test"]
+    {
         assert!(!holds(&several, condition), "{condition}");
     }
     let nameless = connected("192.0.2.8:1", "192.0.2.9:443");

@@ -81,7 +81,11 @@ pub(crate) fn import(rig: &Containerd, directory: &Path, programs: &BTreeSet<&st
         layer = layer.file(file, "x", 0o644);
     }
     layer = layer
-        .file("/etc/passwd", "root:x:0:0::/root:/bin/sh\nalice:x:1000:1000::/:/bin/sh\nnobody:x:65534:65534::/:\n", 0o644)
+        .file(
+            "/etc/passwd",
+            "root:x:0:0::/root:/bin/sh\nalice:x:1000:1000::/:/bin/sh\nnobody:x:65534:65534::/:\n",
+            0o644,
+        )
         .file("/etc/group", "root:x:0:\nalice:x:1000:\nnogroup:x:65534:\n", 0o644)
         .file("/etc/shadow", "root:*:20000:0:99999:7:::\n", 0o640);
     let written = [TRUSTED, IMAGE].map(|name| {
@@ -202,5 +206,8 @@ pub(crate) fn give_addresses(container: &Container<'_>) {
 
 fn path_of(program: &str) -> PathBuf {
     let path = std::env::var_os("PATH").unwrap_or_default();
-    std::env::split_paths(&path).map(|dir| dir.join(program)).find(|path| path.exists()).expect("the program is installed")
+    std::env::split_paths(&path)
+        .map(|dir| dir.join(program))
+        .find(|path| path.exists())
+        .expect("the program is installed")
 }

@@ -352,7 +352,10 @@ pub(crate) const TRIALS: &[(&str, Trial)] = &[
     ),
     (
         "Write below etc",
-        Live(Run(Plain, &["vi", "openat", "/etc/new", CREATE]), Run(Plain, &["ldconfig", "openat", "/etc/new", CREATE])),
+        Live(
+            Run(Plain, &["vi", "openat", "/etc/new", CREATE]),
+            Run(Plain, &["ldconfig", "openat", "/etc/new", CREATE]),
+        ),
     ),
     (
         "Write below root",
@@ -392,10 +395,7 @@ pub(crate) const TRIALS: &[(&str, Trial)] = &[
         "Polkit Local Privilege Escalation Vulnerability (CVE-2021-4034)",
         Live(Run(Plain, &["pkexec"]), Run(Plain, &["pkexec", "ls"])),
     ),
-    (
-        "Decoding Payload in Container",
-        Live(Run(Plain, &["base64", "--decode", "x"]), Run(Plain, &["base64", "x"])),
-    ),
+    ("Decoding Payload in Container", Live(Run(Plain, &["base64", "--decode", "x"]), Run(Plain, &["base64", "x"]))),
     (
         "Basic Interactive Reconnaissance",
         Live(
@@ -428,10 +428,7 @@ pub(crate) const TRIALS: &[(&str, Trial)] = &[
     ),
     (
         "Reverse Shell from Web Server",
-        Live(
-            Run(Plain, &["nginx", "times", "1", "bash", "-i"]),
-            Run(Plain, &["make", "times", "1", "bash", "-i"]),
-        ),
+        Live(Run(Plain, &["nginx", "times", "1", "bash", "-i"]), Run(Plain, &["make", "times", "1", "bash", "-i"])),
     ),
     (
         "Privileged Container Device Access",

@@ -301,7 +301,9 @@ impl Test {
         let (every, test) = match self {
             Self::Every(test) => (true, test.as_ref()),
             Self::Some(test) => (false, test.as_ref()),
-            Self::Compare(NumericOp::Ne, _) | Self::Text(TextTest::Order(NumericOp::Ne, _)) if kind == FieldKind::Pair => {
+            Self::Compare(NumericOp::Ne, _) | Self::Text(TextTest::Order(NumericOp::Ne, _))
+                if kind == FieldKind::Pair =>
+            {
                 (true, self)
             }
             _ => (false, self),
