@@ -177,6 +177,18 @@ fn run(command: &str, args: &[Vec<u8>]) -> io::Result<i32> {
                 result => result,
             }
         }
+        // attempt CALL [ARGUMENTS]: makes the call, whatever comes of it; an argument is a number, or @TEXT for its address
+        "attempt" => {
+            println!("{}", stage::attempt(&text(0), args.get(1..).unwrap_or_default())?);
+            0
+        }
+        // redirect ADDRESS FD: connects, and makes the socket the descriptor FD
+        "redirect" => {
+            let (family, address) = socket_address(&args[0])?;
+            let fd = call!(sys::SOCKET, i64::from(family), 2_i64, 0_i64);
+            let connected = call!(sys::CONNECT, fd, address.as_ptr(), address.len());
+            if connected < 0 { connected } else { stage::duplicate(fd as i32, number(1)? as i32) }
+        }
         // after SECONDS COMMAND [ARGS]: the command, when the process is that much older
         "after" => {
             thread::sleep(Duration::from_secs_f64(text(0).parse().map_err(io::Error::other)?));

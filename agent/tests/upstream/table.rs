@@ -35,16 +35,9 @@ pub(crate) enum Step {
 
 use Step::{Exec, ExecWithTerminal, PlainStarts, PrivilegedStarts, Run, Slow, TrustedStarts};
 
-/// How a rule is tried.
+/// What fires the rule, and what is one step away and does not.
 #[derive(Debug, Clone, Copy)]
-pub(crate) enum Trial {
-    /// The first fires it, the second does not.
-    Live(Step, Step),
-    /// None of its events is delivered: it waits for these.
-    Later(&'static str),
-}
-
-use Trial::{Later, Live};
+pub(crate) struct Live(pub(crate) Step, pub(crate) Step);
 
 // Flags of open(2).
 const READ: &str = "0";
@@ -55,6 +48,9 @@ const CREATE: &str = "65";
 const TRUNCATE: &str = "577";
 /// `O_WRONLY|O_CREAT|O_APPEND`
 const APPEND: &str = "1089";
+
+/// `AT_FDCWD`
+const HERE: &str = "-100";
 
 /// Overrides that two rules need to be of use: they are templates, and never fire as they come. As their authors say, they
 /// have to be told what is allowed.
@@ -68,7 +64,7 @@ pub(crate) const LOCAL: &str = r#"
 "#;
 
 /// Every rule that upstream's files enable, file by file.
-pub(crate) const TRIALS: &[(&str, Trial)] = &[
+pub(crate) const TRIALS: &[(&str, Live)] = &[
     // falco_rules.yaml
     (
         "Directory traversal monitored file read",
@@ -135,11 +131,41 @@ pub(crate) const TRIALS: &[(&str, Trial)] = &[
         ),
     ),
     ("Remove Bulk Data from Disk", Live(Run(Plain, &["shred", "/tmp/x"]), Run(Plain, &["stat", "/tmp/x"]))),
-    ("Create Symlink Over Sensitive Files", Later("symlink, symlinkat")),
-    ("Create Hardlink Over Sensitive Files", Later("link, linkat")),
-    ("Packet socket created in container", Later("socket")),
-    ("Redirect STDOUT/STDIN to Network Connection in Container", Later("dup, dup2, dup3")),
-    ("Linux Kernel Module Injection Detected", Later("init_module, finit_module")),
+    (
+        "Create Symlink Over Sensitive Files",
+        Live(
+            Run(Plain, &["ln", "attempt", "symlinkat", "@/etc/shadow", HERE, "@/tmp/symbolic"]),
+            Run(Plain, &["ln", "attempt", "symlinkat", "@/etc/hostname", HERE, "@/tmp/symbolic2"]),
+        ),
+    ),
+    (
+        "Create Hardlink Over Sensitive Files",
+        Live(
+            Run(Plain, &["ln", "attempt", "linkat", HERE, "@/etc/shadow", HERE, "@/tmp/hard", "0"]),
+            Run(Plain, &["ln", "attempt", "linkat", HERE, "@/etc/hostname", HERE, "@/tmp/hard2", "0"]),
+        ),
+    ),
+    (
+        "Packet socket created in container",
+        Live(
+            Run(Plain, &["reader", "attempt", "socket", "17", "3", "0"]),
+            Run(Plain, &["reader", "attempt", "socket", "2", "2", "0"]),
+        ),
+    ),
+    (
+        "Redirect STDOUT/STDIN to Network Connection in Container",
+        Live(
+            Run(Plain, &["reader", "redirect", "192.0.2.1:80", "0"]),
+            Run(Plain, &["reader", "redirect", "192.0.2.1:80", "9"]),
+        ),
+    ),
+    (
+        "Linux Kernel Module Injection Detected",
+        Live(
+            Run(Privileged, &["insmod", "attempt", "finit_module", "-1", "@", "0"]),
+            Run(Plain, &["insmod", "attempt", "finit_module", "-1", "@", "0"]),
+        ),
+    ),
     (
         "Debugfs Launched in Privileged Container",
         Live(Run(Privileged, &["debugfs", "/dev/sda1"]), Run(Plain, &["debugfs", "/dev/sda1"])),
@@ -151,8 +177,20 @@ pub(crate) const TRIALS: &[(&str, Trial)] = &[
             Run(Plain, &["vi", "openat", "/tmp/release_agent", CREATE]),
         ),
     ),
-    ("PTRACE attached to process", Later("ptrace")),
-    ("PTRACE anti-debug attempt", Later("ptrace")),
+    (
+        "PTRACE attached to process",
+        Live(
+            Run(Plain, &["reader", "attempt", "ptrace", "16", "4194303"]),
+            Run(Plain, &["reader", "attempt", "ptrace", "7", "4194303"]),
+        ),
+    ),
+    (
+        "PTRACE anti-debug attempt",
+        Live(
+            Run(Plain, &["reader", "attempt", "ptrace", "0"]),
+            Run(Plain, &["reader", "attempt", "ptrace", "7", "4194303"]),
+        ),
+    ),
     (
         "Find AWS Credentials",
         Live(
@@ -208,8 +246,20 @@ pub(crate) const TRIALS: &[(&str, Trial)] = &[
         "DB program spawned process",
         Live(Run(Plain, &["mysqld", "times", "1", "ls"]), Run(Plain, &["mysqld", "times", "1", "mysqld"])),
     ),
-    ("Change thread namespace", Later("setns")),
-    ("Change namespace privileges via unshare", Later("unshare")),
+    (
+        "Change thread namespace",
+        Live(
+            Run(Plain, &["reader", "attempt", "setns", "-1", "0"]),
+            Run(Plain, &["multus", "attempt", "setns", "-1", "0"]),
+        ),
+    ),
+    (
+        "Change namespace privileges via unshare",
+        Live(
+            Run(Plain, &["reader", "attempt", "unshare", "0"]),
+            Run(Privileged, &["reader", "attempt", "unshare", "0"]),
+        ),
+    ),
     ("Launch Privileged Container", Live(PrivilegedStarts, PlainStarts)),
     ("Launch Excessively Capable Container", Live(PrivilegedStarts, PlainStarts)),
     (
@@ -233,7 +283,13 @@ pub(crate) const TRIALS: &[(&str, Trial)] = &[
             Run(Plain, &["reader", "connect", "192.0.2.1:53", "udp"]),
         ),
     ),
-    ("Non sudo setuid", Later("setuid")),
+    (
+        "Non sudo setuid",
+        Live(
+            Run(Plain, &["payload", "user", "1000", "reader", "attempt", "setuid", "1000"]),
+            Run(Plain, &["payload", "user", "0", "reader", "attempt", "setuid", "0"]),
+        ),
+    ),
     ("User mgmt binaries", Live(Run(Host, &["useradd", "-m", "x"]), Run(Plain, &["useradd", "-m", "x"]))),
     (
         "Create files below dev",
@@ -275,7 +331,13 @@ pub(crate) const TRIALS: &[(&str, Trial)] = &[
             Run(Plain, &["vi", "openat", "/root/.bash_history", APPEND]),
         ),
     ),
-    ("Set Setuid or Setgid bit", Later("chmod, fchmod, fchmodat")),
+    (
+        "Set Setuid or Setgid bit",
+        Live(
+            Run(Plain, &["reader", "attempt", "fchmodat", HERE, "@/srv/secret", "2541"]),
+            Run(Plain, &["reader", "attempt", "fchmodat", HERE, "@/srv/secret", "493"]),
+        ),
+    ),
     (
         "Launch Remote File Copy Tools in Container",
         Live(Run(Plain, &["scp", "x", "y:"]), Run(Host, &["scp", "x", "y:"])),
@@ -327,7 +389,13 @@ pub(crate) const TRIALS: &[(&str, Trial)] = &[
             Run(Plain, &["sshd", "openat", "/usr/lib/liblzma.so.5.6.2", READ]),
         ),
     ),
-    ("BPF Program Not Profiled", Later("bpf")),
+    (
+        "BPF Program Not Profiled",
+        Live(
+            Run(Plain, &["reader", "attempt", "bpf", "5", "0", "0"]),
+            Run(Plain, &["reader", "attempt", "bpf", "0", "0", "0"]),
+        ),
+    ),
     // falco-sandbox_rules.yaml
     (
         "Update Package Repository",
@@ -371,8 +439,20 @@ pub(crate) const TRIALS: &[(&str, Trial)] = &[
             Run(Plain, &["rpm", "openat", "/var/lib/rpm/Packages", WRITE]),
         ),
     ),
-    ("Modify binary dirs", Later("rename, renameat, renameat2, rmdir, unlink, unlinkat")),
-    ("Mkdir binary dirs", Later("mkdir, mkdirat")),
+    (
+        "Modify binary dirs",
+        Live(
+            Run(Plain, &["reader", "attempt", "unlinkat", HERE, "@/usr/bin/none", "0"]),
+            Run(Plain, &["reader", "attempt", "unlinkat", HERE, "@/usr/share/none", "0"]),
+        ),
+    ),
+    (
+        "Mkdir binary dirs",
+        Live(
+            Run(Plain, &["reader", "attempt", "mkdirat", HERE, "@/usr/bin/directory", "493"]),
+            Run(Plain, &["reader", "attempt", "mkdirat", HERE, "@/usr/share/directory", "493"]),
+        ),
+    ),
     ("Launch Sensitive Mount Container", Live(PlainStarts, TrustedStarts)),
     ("Launch Disallowed Container", Live(TrustedStarts, PlainStarts)),
     (
@@ -390,7 +470,13 @@ pub(crate) const TRIALS: &[(&str, Trial)] = &[
         "Sudo Potential Privilege Escalation",
         Live(Run(Plain, &["sudoedit", "-s", "x\\"]), Run(Plain, &["sudoedit", "-s", "x"])),
     ),
-    ("Unprivileged Delegation of Page Faults Handling to a Userspace Process", Later("userfaultfd")),
+    (
+        "Unprivileged Delegation of Page Faults Handling to a Userspace Process",
+        Live(
+            Run(Plain, &["payload", "user", "1000", "reader", "attempt", "userfaultfd", "0"]),
+            Run(Plain, &["payload", "user", "0", "reader", "attempt", "userfaultfd", "0"]),
+        ),
+    ),
     (
         "Polkit Local Privilege Escalation Vulnerability (CVE-2021-4034)",
         Live(Run(Plain, &["pkexec"]), Run(Plain, &["pkexec", "ls"])),
