@@ -74,7 +74,7 @@ impl Sight<'_> {
                     .ok()
                     .and_then(|index| self.ancestor(index - 1))
                     .map_or(UNKNOWN, |ancestor| self.of_process(field.id, ancestor)),
-                _ => Fact::Many(self.ancestor_count()),
+                Arg::None => Fact::Many(self.ancestor_count()),
             },
             FieldId::PROC_AARGS => match field.arg {
                 Arg::Index(0) => self.keep_text(&program.args_joined()),

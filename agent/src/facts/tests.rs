@@ -174,7 +174,7 @@ fn accounts_are_of_the_databases() {
     };
     let users = [(5, user("five", "/home/5", "/bin/sh")), (6, user("six", "", ""))];
     let outside = Fake { users: users.into(), ..Fake::default() };
-    let of = |euid, egid, loginuid| event(5, Task { euid, egid, loginuid, ..sh() }, exec("/bin/vi"));
+    let of = |euid, egid, loginuid| event(5, Task { loginuid, euid, egid, ..sh() }, exec("/bin/vi"));
     for (who, condition) in [
         (of(5, 6, 6), "user.name = five and user.homedir = /home/5 and user.shell = /bin/sh"),
         (of(5, 6, 6), "group.name = six and user.loginname = six and user.loginuid = 6"),
