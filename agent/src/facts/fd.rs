@@ -110,7 +110,8 @@ impl Sight<'_> {
             FieldId::FD_CONTAINERNAME => self.with_container_id(&self.socket_name()),
             FieldId::FD_CIP_NAME | FieldId::FD_LIP_NAME => self.domains(local),
             FieldId::FD_SIP_NAME | FieldId::FD_RIP_NAME => self.domains(remote),
-            FieldId::FD_CPROTO | FieldId::FD_SPROTO | FieldId::FD_LPROTO | FieldId::FD_RPROTO => NOT_COLLECTED,
+            FieldId::FD_CPROTO | FieldId::FD_LPROTO => self.service(local),
+            FieldId::FD_SPROTO | FieldId::FD_RPROTO => self.service(remote),
             _ => NOT_APPLICABLE,
         }
     }
@@ -123,6 +124,15 @@ impl Sight<'_> {
         match field {
             FieldId::FD_IP | FieldId::FD_NET => Fact::One(Value::Ip(end.ip())),
             _ => unsigned(end.port().into()),
+        }
+    }
+
+    /// The usual name of a port; its number where it has none.
+    fn service(&self, end: Option<SocketAddr>) -> Fact<'_> {
+        let Some(end) = end else { return UNKNOWN };
+        match purser_rules::service_name(end.port()) {
+            Some(name) => Fact::text(name.as_bytes()),
+            None => self.keep_text(end.port().to_string().as_bytes()),
         }
     }
 

@@ -212,6 +212,13 @@ fn an_address_has_the_names_that_resolve_to_it() {
 }
 
 #[test]
+fn ports_have_names_where_there_are_any() {
+    let secure = connected("192.0.2.2:45678", "192.0.2.1:443");
+    assert!(holds(&secure, "fd.sproto = https and fd.rproto = https and fd.cproto = 45678 and fd.lproto = 45678"));
+    assert!(holds(&secure, "fd.proto = https and not fd.proto = http and fd.port = 443"));
+}
+
+#[test]
 fn ancestors_have_environments() {
     let mut body = exec("/bin/sh");
     if let Body::Exec(exec) = &mut body {

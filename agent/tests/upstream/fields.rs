@@ -232,6 +232,8 @@ fn of_connection() -> Vec<(&'static str, &'static str, Want)> {
         ("connected", "fd.rport", is(80)),
         ("connected", "fd.cport", Above(0)),
         ("connected", "fd.lport", Above(0)),
+        ("connected", "fd.sproto", is("http")),
+        ("connected", "fd.rproto", is("http")),
         ("connected", "fd.l4proto", is("udp")),
         ("connected", "fd.sockfamily", is("ip")),
         ("connected", "fd.is_server", is(false)),
