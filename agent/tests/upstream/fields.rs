@@ -279,7 +279,7 @@ fn fields_say_what_is_known_of_real_events() {
         wanted.iter().map(|(_, field, _)| *field).filter(|field| *field != "evt.arg.nowhere").collect();
     let names: Vec<String> = fields.iter().map(|field| format!("\"{field}\"")).collect();
     let config = format!(
-        "append_output: [{{extra_fields: [{}]}}]\nmanifest: {{cache_dir: {}}}\n",
+        "append_output: [{{extra_fields: [{}]}}]\nsensor: {{ring_bytes: 64MiB}}\nmanifest: {{cache_dir: {}}}\n",
         names.join(", "),
         directory.path().join("cache").display()
     );

@@ -81,6 +81,7 @@ fn agent(directory: &Path, rules: Vec<PathBuf>) -> Agent {
     let config = format!(
         "rule_matching: all\n\
          append_output: [{{suggested_output: true}}, {{extra_fields: [{{trigger: \"%proc.env[TRIGGER]\"}}]}}]\n\
+         sensor: {{ring_bytes: 64MiB}}\n\
          manifest: {{cache_dir: {}}}\n",
         directory.join("cache").display()
     );
@@ -148,23 +149,39 @@ fn every_enabled_rule_fires_on_its_trigger_and_not_on_its_near_miss() {
     if !common::is_root() {
         return;
     }
-    let directory = tempfile::tempdir().expect("directory");
     let steps = steps();
-    let programs = programs(&steps);
+    for _ in 0..3 {
+        let (fired, statuses, lost) = pull(&files, &steps);
+        if lost.values().all(|lost| *lost == 0) {
+            let wrong = judge(&load(&files), &fired, &statuses);
+            assert!(wrong.is_empty(), "{wrong:#?}");
+            return;
+        }
+        println!("once more: this machine does so much else that events were lost: {lost:?}");
+    }
+    panic!("events were lost each time");
+}
+
+/// Pulls every trigger once: rules by token, wait statuses by token, and what of the whole machine's events was lost on the
+/// way to the rules.
+#[expect(clippy::type_complexity, reason = "three maps for one reader")]
+fn pull(
+    files: &[PathBuf],
+    steps: &[(String, Step)],
+) -> (BTreeMap<String, BTreeSet<String>>, BTreeMap<String, i32>, BTreeMap<String, u64>) {
+    let directory = tempfile::tempdir().expect("directory");
+    let programs = programs(steps);
     let rig = Containerd::start().expect("containerd");
     stage::import(&rig, directory.path(), &programs);
     let local = common::rules_file(directory.path(), LOCAL);
-    let agent = agent(directory.path(), [files.as_slice(), &[local]].concat());
+    let agent = agent(directory.path(), [files, &[local]].concat());
 
     let mut stage = Stage::new(&rig, directory.path(), &programs, |step| token_of(0, "", step));
-    stage.run(&steps);
+    stage.run(steps);
     // Every event is in the kernel's ring by now; an agent that ends reads it to its end.
     let (lines, summary) = agent.stop().expect("summary");
-    let wrong = judge(&load(&files), &fired(lines, &steps), &stage.statuses);
-    assert!(wrong.is_empty(), "{wrong:#?}, with {:?} lost", summary.lost);
-    // What the whole machine does beside this is not told apart: a cgroup of another test may be gone before it is looked at.
-    let lost: u64 = summary.lost.iter().filter(|(stage, _)| *stage != "identity").flat_map(|(_, of)| of.values()).sum();
-    assert_eq!(lost, 0, "{:?}", summary.lost);
+    let stages = ["kernel", "decode", "sink"].map(|stage| summary.lost.get(stage).cloned().unwrap_or_default());
+    (fired(lines, steps), std::mem::take(&mut stage.statuses), stages.into_iter().flatten().collect())
 }
 
 /// Rules by token.
