@@ -14,6 +14,7 @@ use std::cell::OnceCell;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs::{self, File};
 use std::io::{BufWriter, Write as _};
+use std::net::IpAddr;
 use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
@@ -32,11 +33,12 @@ use purser::live::Live;
 use purser::manifest::{Config, ExecFile, Judgement, LayerLimits, ManifestStore, VerdictService};
 use purser::outside::{Answers, Outside};
 use purser::pipeline::Seen;
-use purser::process::{Process, ProcessKey, ProcessTable, Procfs, Program};
+use purser::process::{Process, ProcessKey, ProcessTable, Procfs, Program, User};
 use purser::sensor::{Policy, Sensor, SensorConfig};
 use purser_rules::parse::{Operand, parse_operand_prefix};
 use purser_rules::{
-    Arg, Catalogue, Fact, Facts as _, Field, FieldId, FieldRef, LoadOptions, Matches, RuleSet, Source, Type, Value,
+    Arg, Catalogue, Fact, Facts as _, Field, FieldId, FieldRef, LoadOptions, Matches, Needs, RuleSet, Source, Type,
+    Value,
 };
 use serde_json::{Value as Json, json};
 
@@ -76,7 +78,8 @@ fn load(files: &[String]) -> Result<RuleSet> {
 /// What was answered while the container was there.
 #[derive(Default)]
 struct Answered {
-    users: HashMap<u32, Option<Bytes>>,
+    users: HashMap<u32, Option<User>>,
+    groups: HashMap<u32, Option<Bytes>>,
 }
 
 impl Outside for Answered {
@@ -97,8 +100,15 @@ impl Outside for Answered {
     fn answers(&mut self) -> Answers {
         Answers::default()
     }
-    fn user_name(&self, _: Option<&Container>, uid: u32) -> Option<Bytes> {
+    fn user(&self, _: Option<&Container>, uid: u32) -> Option<User> {
         self.users.get(&uid).cloned().flatten()
+    }
+    fn group_name(&self, _: Option<&Container>, gid: u32) -> Option<Bytes> {
+        self.groups.get(&gid).cloned().flatten()
+    }
+    fn prepare(&mut self, _: &Needs) {}
+    fn domains(&self, _: IpAddr) -> &[Bytes] {
+        &[]
     }
     fn epoch_offset_ns(&self) -> i64 {
         0
@@ -140,8 +150,10 @@ fn watch(command: &mut Command) -> Result<(Vec<Watched>, Answered)> {
             let process = table.apply(&event, &live);
             let Lookup::Container(container) = live.identity(event.task.cgroup_id, event.task.tgid) else { continue };
             for uid in [event.task.euid, event.task.loginuid] {
-                answered.users.entry(uid).or_insert_with(|| live.user_name(Some(&container), uid));
+                answered.users.entry(uid).or_insert_with(|| live.user(Some(&container), uid));
             }
+            let gid = event.task.egid;
+            answered.groups.entry(gid).or_insert_with(|| live.group_name(Some(&container), gid));
             let lineage = lineage(&table, &process, &mut live);
             let boot_ns = event.header.boot_ns;
             let number = watched.len() as u64 + 1;
@@ -207,6 +219,7 @@ fn in_pod(container: &Container) -> Container {
         name: "builder-0".to_owned(),
         namespace: "build".to_owned(),
         uid: "6f1d2a52-7c0b-4a39-9c3e-0d2f6a3b1c11".to_owned(),
+        sandbox_id: "3b9f61c0a2d8".to_owned(),
         labels: Vec::new(),
     };
     Container {
@@ -232,7 +245,7 @@ fn sight<'a>(watched: &'a Watched, name: &'a [u8], answered: &'a Answered, arena
         previous_boot_ns: seen.previous_boot_ns,
         outside: answered,
         arena,
-        user_name: OnceCell::new(),
+        user: OnceCell::new(),
     }
 }
 

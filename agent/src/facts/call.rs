@@ -254,3 +254,6 @@ fn absolute(call: &Call, nth: usize) -> Bytes {
 fn text_of(text: &[u8]) -> Fact<'_> {
     if text.is_empty() { NOT_APPLICABLE } else { Fact::text(text) }
 }
+
+#[cfg(test)]
+mod tests;

@@ -24,7 +24,8 @@ impl Sight<'_> {
 
     fn file_fact(&self, field: FieldId, open: &Open) -> Fact<'_> {
         match field {
-            FieldId::FD_NUM => signed(open.result),
+            // A call that failed made no descriptor, whatever its error.
+            FieldId::FD_NUM => signed(open.result.max(-1)),
             FieldId::FD_TYPE => Fact::text(if is_directory(open) { b"directory" } else { b"file" }),
             FieldId::FD_TYPECHAR => Fact::text(if is_directory(open) { b"d" } else { b"f" }),
             FieldId::FD_NAMERAW if !open.name.is_empty() => self.keep_text(&open.name),
@@ -93,7 +94,9 @@ impl Sight<'_> {
                 Some(b'u') => Fact::text(b"unix"),
                 _ => NOT_APPLICABLE,
             },
-            FieldId::FD_NAME | FieldId::FD_NAMERAW => self.keep_text(&link.name()),
+            FieldId::FD_NAME => self.keep_text(&link.name()),
+            // Only a file has a name that was passed.
+            FieldId::FD_NAMERAW => Fact::text(b""),
             FieldId::FD_IP | FieldId::FD_PORT | FieldId::FD_NET | FieldId::FD_PROTO => Fact::Many(2),
             FieldId::FD_CIP | FieldId::FD_CNET => address(client),
             FieldId::FD_SIP | FieldId::FD_SNET => address(server),
@@ -116,14 +119,14 @@ impl Sight<'_> {
             FieldId::FD_NAME_CHANGED => boolean(link.role != Role::Listener && link.named),
             FieldId::FD_UID => self.keep_text(format!("{}{}", self.event.task.tid, link.fd).as_bytes()),
             FieldId::FD_CONTAINERNAME => self.with_container_id(&link.name()),
-            FieldId::FD_CIP_NAME
-            | FieldId::FD_SIP_NAME
-            | FieldId::FD_LIP_NAME
-            | FieldId::FD_RIP_NAME
-            | FieldId::FD_CPROTO
-            | FieldId::FD_SPROTO
-            | FieldId::FD_LPROTO
-            | FieldId::FD_RPROTO => NOT_COLLECTED,
+            FieldId::FD_CIP_NAME => self.domains(client),
+            FieldId::FD_SIP_NAME => self.domains(server),
+            FieldId::FD_LIP_NAME => self.domains(local),
+            FieldId::FD_RIP_NAME => self.domains(remote),
+            FieldId::FD_CPROTO => self.service(client),
+            FieldId::FD_SPROTO => self.service(server),
+            FieldId::FD_LPROTO => self.service(local),
+            FieldId::FD_RPROTO => self.service(remote),
             _ => NOT_APPLICABLE,
         }
     }
@@ -200,6 +203,36 @@ impl Sight<'_> {
     /// The name of what is behind the descriptor of a call.
     pub(super) fn call_object_name(&self, call: &Call) -> Vec<u8> {
         self.link().map_or_else(|| call.path.to_vec(), Link::name)
+    }
+
+    /// The usual name of a port; its number where it has none.
+    fn service(&self, end: Option<SocketAddr>) -> Fact<'_> {
+        let Some(end) = end else { return UNKNOWN };
+        match purser_rules::service_name(end.port()) {
+            Some(name) => Fact::text(name.as_bytes()),
+            None => self.keep_text(end.port().to_string().as_bytes()),
+        }
+    }
+
+    /// The names of an address that rules mention: an address may have several of them, or none.
+    fn domains(&self, end: Option<SocketAddr>) -> Fact<'_> {
+        let Some(end) = end else { return UNKNOWN };
+        match self.outside.domains(end.ip()) {
+            [only] => Fact::text(only),
+            several => Fact::Many(several.len()),
+        }
+    }
+
+    /// One of several names of an address.
+    pub(super) fn domain(&self, field: FieldId, index: usize) -> Fact<'_> {
+        let Some(link) = self.link() else { return NOT_APPLICABLE };
+        let end = inet(match field {
+            FieldId::FD_CIP_NAME => link.client(),
+            FieldId::FD_SIP_NAME => link.server(),
+            FieldId::FD_LIP_NAME => &link.socket.local,
+            _ => &link.socket.remote,
+        });
+        end.and_then(|end| self.outside.domains(end.ip()).get(index)).map_or(UNKNOWN, |name| Fact::text(name))
     }
 
     /// `4`, `6` or `u` for a socket.

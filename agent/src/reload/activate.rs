@@ -119,16 +119,17 @@ pub(crate) fn settings(config: &Config) -> PipelineConfig {
 /// What the rules need of the kernel. Processes and cgroups are always followed: identity rests on them.
 pub(crate) fn policy(needs: &Needs, scope: Scope) -> Policy {
     let events = |wanted: &dyn Fn(EventType) -> bool| EventType::ALL.iter().copied().filter(|e| wanted(*e)).collect();
+    let always = |event: EventType| {
+        matches!(event.group(), EventGroup::Exec | EventGroup::Fork | EventGroup::Exit | EventGroup::Cgroup)
+    };
     let needed = |event: EventType| needs.events.contains(facts::code(event));
+    let not_host = |event: EventType| {
+        scope == Scope::Containers || !needed(event) || needs.container_only.contains(facts::code(event))
+    };
     Policy {
-        events: events(&|event| match event.group() {
-            EventGroup::Exec | EventGroup::Fork | EventGroup::Exit | EventGroup::Cgroup => true,
-            EventGroup::Open | EventGroup::Connect | EventGroup::IoUring | EventGroup::Call => needed(event),
-        }),
-        failed: events(&|event| needs.failed.contains(facts::code(event))),
-        not_host: events(&|event| {
-            scope == Scope::Containers || !needed(event) || needs.container_only.contains(facts::code(event))
-        }),
+        events: events(&|event| always(event) || needed(event)),
+        failed: events(&|event| !always(event) && needs.failed.contains(facts::code(event))),
+        not_host: events(&|event| !always(event) && not_host(event)),
         open_read: needs.opens.read,
         open_write: needs.opens.write,
         environment: needs.environment(),

@@ -58,7 +58,7 @@ pub(crate) enum FieldKind {
     List,
     /// Some ancestor must satisfy the check.
     Ancestors,
-    /// Either end must satisfy the check; both for `!=`.
+    /// Either end, or any of an address's names, must satisfy the check; all of them for `!=`.
     Pair,
     /// A clock time, printed from the event's nanoseconds.
     Time,
@@ -205,6 +205,11 @@ impl FieldSource {
             Fact::Pending => Got::Pending,
             Fact::One(value) if self.kind == FieldKind::List => Got::Many(vec![Item::from(value)]),
             Fact::One(value) => Got::One(Item::from(value)),
+            // Of several names of an address one is shown; the two ends of a socket are never printed.
+            Fact::Many(_) if self.kind == FieldKind::Pair => match facts.element(field, 0) {
+                Fact::One(value) => Got::One(Item::from(value)),
+                _ => Got::Missing,
+            },
             Fact::Many(count) => {
                 let mut items = Vec::with_capacity(count.min(1024));
                 for nth in 0..count {
@@ -298,7 +303,11 @@ impl Test {
         let (every, test) = match self {
             Self::Every(test) => (true, test.as_ref()),
             Self::Some(test) => (false, test.as_ref()),
-            Self::Compare(NumericOp::Ne, _) if kind == FieldKind::Pair => (true, self),
+            Self::Compare(NumericOp::Ne, _) | Self::Text(TextTest::Order(NumericOp::Ne, _))
+                if kind == FieldKind::Pair =>
+            {
+                (true, self)
+            }
             _ => (false, self),
         };
         let mut pending = false;

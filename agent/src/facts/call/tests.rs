@@ -1,0 +1,126 @@
+//! Fields of plain calls, as conditions over calls made up.
+
+use super::super::tests::{holds, sh};
+use super::*;
+use crate::event::{Body, Event, FileIdentity, Socket};
+use crate::facts::Names;
+use crate::sample::event;
+
+/// A call with nothing but a result and arguments.
+fn called(kind: EventType, result: i64, arguments: &[u64], change: impl FnOnce(&mut Call)) -> Event {
+    let mut all = [0; 6];
+    all[..arguments.len()].copy_from_slice(arguments);
+    let mut call = Call {
+        result,
+        arguments: all,
+        texts: Default::default(),
+        directories: Default::default(),
+        file: None,
+        path: "".into(),
+        fs_path: "".into(),
+        socket: None,
+        data: "".into(),
+    };
+    change(&mut call);
+    let mut event = event(1, sh(), Body::Call(Box::new(call)));
+    event.header.event = kind;
+    event
+}
+
+#[test]
+fn a_row_has_as_many_parameters_as_the_rules_know() {
+    for event in EventType::ALL.iter().filter(|event| !event.parameters().is_empty()) {
+        let known = code(*event).event();
+        assert_eq!((known.name, known.params.len()), (event.name(), event.parameters().len()), "{event:?}");
+    }
+}
+
+#[test]
+fn parameters_of_calls_print_as_upstream_prints_them() {
+    let renamed = called(EventType::Renameat2, 0, &[3, 0, -100_i32 as u64, 0, 1], |call| {
+        call.texts = ["a".into(), "/x/./b".into(), "".into()];
+        call.directories = ["/tmp".into(), "".into()];
+    });
+    for condition in [
+        "evt.type = renameat2 and evt.res = SUCCESS and evt.rawres = 0 and evt.failed = false",
+        "evt.arg.oldpath = /tmp/a and evt.arg.newpath = /x/b",
+        "evt.arg.newdirfd = AT_FDCWD and evt.arg.olddirfd = '<d>/tmp'",
+        "evt.arg.flags = RENAME_NOREPLACE and evt.rawarg.flags = 1",
+        "fs.path.source = /tmp/a and fs.path.target = /x/b and fs.path.sourceraw = a",
+        "evt.arg_source = user and evt.category = file",
+        "not fd.name exists and not fs.path.name exists",
+    ] {
+        assert!(holds(&renamed, condition), "{condition}");
+    }
+    let mode = called(EventType::Chmod, -1, &[0, 0o4755], |call| call.texts[0] = "/bin/x".into());
+    for condition in [
+        "evt.arg.mode contains S_ISUID and evt.arg.mode contains S_IXOTH and not evt.arg.mode contains S_IWOTH",
+        "evt.res = EPERM and evt.arg.res = EPERM and evt.failed = true and fs.path.name = /bin/x",
+    ] {
+        assert!(holds(&mode, condition), "{condition}");
+    }
+    let socket = called(EventType::Socket, 5, &[17, 3, 0x300], |_| {});
+    assert!(holds(&socket, "evt.arg.domain = AF_PACKET and evt.arg.type = 3 and evt.arg.fd = '<?>' and fd.num = 5"));
+    let unshare = called(EventType::Unshare, 0, &[0x1000_0000], |_| {});
+    assert!(holds(&unshare, "evt.arg.flags = CLONE_NEWUSER and evt.category = process"));
+    let truncate = called(EventType::Truncate, -2, &[0, 3], |_| {});
+    assert!(holds(&truncate, "evt.type = truncate and not evt.res exists and not evt.arg.res exists"));
+}
+
+#[test]
+fn a_duplicated_socket_is_the_event_s_descriptor() {
+    let inet = |text: &str| Address::Inet(text.parse().expect("an address"));
+    let socket = |remote: Address, from_user: bool| Socket {
+        family: 2,
+        sock_type: 1,
+        protocol: 6,
+        remote,
+        remote_from_user: from_user,
+        local: inet("10.0.0.1:80"),
+    };
+    let copied = called(EventType::Dup2, 0, &[7, 0], |call| call.socket = Some(socket(inet("10.0.0.2:4000"), false)));
+    assert!(holds(&copied, "evt.rawres in (0, 1, 2) and fd.type in (ipv4, ipv6) and fd.num = 0 and fd.l4proto = tcp"));
+    assert!(holds(&copied, "fd.name = '10.0.0.1:80->10.0.0.2:4000' and fd.name_changed = false"));
+    let accepted = called(EventType::Accept4, 4, &[3], |call| call.socket = Some(socket(inet("10.0.0.2:4000"), false)));
+    for condition in [
+        "fd.sip = 10.0.0.1 and fd.cip = 10.0.0.2 and fd.sport = 80 and fd.is_server = true and fd.connected = true",
+        "evt.arg.tuple = '10.0.0.2:4000->10.0.0.1:80' and evt.arg.fd = '<4>10.0.0.2:4000->10.0.0.1:80'",
+    ] {
+        assert!(holds(&accepted, condition), "{condition}");
+    }
+    let listening = called(EventType::Listen, 0, &[3, 128], |call| call.socket = Some(socket(Address::None, false)));
+    assert!(holds(&listening, "fd.sport = 80 and evt.arg.backlog = 128 and fd.connected = false and fd.num = 3"));
+    let sent = called(EventType::Sendto, 5, &[3], |call| {
+        call.socket = Some(socket(inet("169.254.169.254:80"), true));
+        call.data = "GET /".into();
+    });
+    for condition in [
+        "fd.sip = 169.254.169.254 and fd.name_changed = true and fd.connected = false and evt.arg_source = user",
+        "evt.buffer contains GET and evt.buflen = 5",
+    ] {
+        assert!(holds(&sent, condition), "{condition}");
+    }
+}
+
+#[test]
+fn a_call_on_a_descriptor_has_the_names_of_its_file() {
+    let changed = called(EventType::Fchmod, 0, &[3, 0o777], |call| {
+        call.file = Some(FileIdentity { mode: libc::S_IFREG, ..FileIdentity::default() });
+        call.path = "/mnt/shadow".into();
+        call.fs_path = "/etc/shadow".into();
+    });
+    assert!(holds(
+        &changed,
+        "fd.name = /mnt/shadow and fd.type = file and fd.filename = shadow and fs.path.name = /mnt/shadow"
+    ));
+    assert!(Names::of(&changed).iter().eq(["/mnt/shadow", "/etc/shadow"]));
+    let named = called(EventType::Unlink, 0, &[0], |call| {
+        call.texts[0] = "../x".into();
+        call.directories[0] = "/a/b".into();
+    });
+    assert!(Names::of(&named).iter().eq(["/a/x", "../x"]));
+    assert!(holds(
+        &named,
+        "evt.arg.path = /a/x and fs.path.name = /a/x and fs.path.nameraw = ../x and not fd.name exists"
+    ));
+}
