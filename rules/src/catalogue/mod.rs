@@ -7,7 +7,7 @@ mod fields;
 
 use std::borrow::Cow;
 use std::collections::HashMap;
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 use crate::types::{PrintFormat, Type};
 
@@ -125,8 +125,17 @@ pub struct Catalogue {
 impl Catalogue {
     /// Every field a Purser rule can use.
     pub fn builtin() -> &'static Self {
-        static BUILTIN: OnceLock<Catalogue> = OnceLock::new();
-        BUILTIN.get_or_init(|| Self::new(fields::all()))
+        Self::builtin_cell()
+    }
+
+    /// The same, to be kept.
+    pub(crate) fn shared() -> Arc<Self> {
+        Arc::clone(Self::builtin_cell())
+    }
+
+    fn builtin_cell() -> &'static Arc<Self> {
+        static BUILTIN: OnceLock<Arc<Catalogue>> = OnceLock::new();
+        BUILTIN.get_or_init(|| Arc::new(Self::new(fields::all())))
     }
 
     /// Only the fields of the built-in catalogue that `keep` picks.
@@ -162,6 +171,8 @@ impl Catalogue {
     pub fn nearest(&self, name: &str) -> Option<&str> {
         self.fields
             .iter()
+            // Names that differ this much in length are not near, and comparing takes memory for each pair of letters.
+            .filter(|field| field.name.len().abs_diff(name.len()) <= 3)
             .map(|field| (strsim::damerau_levenshtein(name, &field.name), field.name.as_ref()))
             .min()
             .filter(|(distance, near)| *distance <= near.len().div_ceil(3).min(3))

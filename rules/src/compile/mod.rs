@@ -14,7 +14,7 @@ use crate::eval::{
 use crate::parse::{Expr, Modifier, Op, Operand, Pos, Right, parse_operand_prefix};
 use crate::types::{Class, Type};
 
-pub(crate) use operand::{Typed, typed_operand};
+pub(crate) use operand::{Typed, known_operand, typed_operand};
 
 /// A check that does not compile.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -316,7 +316,7 @@ impl Check<'_> {
             return;
         }
         match operand {
-            Operand::Field { .. } if typed_operand(&operand, self.catalogue).is_ok() => {
+            Operand::Field { .. } if known_operand(&operand, self.catalogue).is_some() => {
                 push(format!("'{0}' is compared as text; write val({0}) to compare with the field", shown()));
             }
             Operand::Transform { .. } => {

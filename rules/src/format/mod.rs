@@ -10,7 +10,7 @@ pub(crate) use time::time_text;
 pub use time::{Clock, iso8601};
 
 use crate::catalogue::{Catalogue, FieldFlags, FieldId};
-use crate::compile::typed_operand;
+use crate::compile::known_operand;
 use crate::eval::{FieldSource, Got, OperandSource, OwnedArg};
 use crate::event::EventCode;
 use crate::facts::Facts;
@@ -321,7 +321,7 @@ fn longest(operand: Operand, length: usize, catalogue: &Catalogue) -> Option<((O
 }
 
 fn shown(operand: &Operand, catalogue: &Catalogue) -> Option<Shown> {
-    let mut typed = typed_operand(operand, catalogue).ok()?;
+    let mut typed = known_operand(operand, catalogue)?;
     if let OperandSource::Field(field) = &mut typed.source {
         // Without index it prints the process itself.
         if field.id == FieldId::PROC_APID && field.arg == OwnedArg::None {
@@ -331,7 +331,7 @@ fn shown(operand: &Operand, catalogue: &Catalogue) -> Option<Shown> {
     let mut ids = Vec::new();
     operand.walk(&mut |inner| {
         if let Operand::Field { .. } = inner {
-            ids.extend(typed_operand(inner, catalogue).ok().and_then(|typed| typed.field));
+            ids.extend(known_operand(inner, catalogue).and_then(|typed| typed.field));
         }
     });
     Some(Shown {

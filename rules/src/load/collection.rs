@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::item::{List, Macro, Order, Origin, RuleItem};
 use crate::catalogue::Catalogue;
-use crate::compile::typed_operand;
+use crate::compile::known_operand;
 use crate::diagnostic::Code;
 use crate::options::Version;
 use crate::parse;
@@ -114,7 +114,7 @@ impl Collection {
     /// Whether a text names a field, or a transformed one.
     pub(crate) fn is_field(&self, text: &str) -> bool {
         parse::parse_operand_prefix(text.as_bytes(), true)
-            .is_ok_and(|(operand, length)| length == text.len() && typed_operand(&operand, &self.catalogue).is_ok())
+            .is_ok_and(|(operand, length)| length == text.len() && known_operand(&operand, &self.catalogue).is_some())
     }
 
     pub(crate) fn warn(&mut self, code: Code, message: String, origin: Origin, kind: &'static str, name: &str) {

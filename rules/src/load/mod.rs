@@ -20,7 +20,7 @@ use item::{Origin, RuleItem};
 use resolve::{Lists, MacroError, MacroTree, Macros};
 
 use crate::catalogue::{Catalogue, FieldId};
-use crate::compile::typed_operand;
+use crate::compile::known_operand;
 use crate::diagnostic::{Code, Context, Diagnostic};
 use crate::event::{EventCode, EventSet};
 use crate::options::{LoadOptions, Source};
@@ -57,7 +57,7 @@ pub struct Definitions {
 
 /// Loads files. The last diagnostic is the error, if there is one.
 pub(crate) fn load(sources: &[Source<'_>], options: &LoadOptions) -> (Option<Loaded>, Vec<Diagnostic>, Definitions) {
-    let catalogue = options.catalogue.clone().unwrap_or_else(|| Arc::new(Catalogue::builtin().clone()));
+    let catalogue = options.catalogue.clone().unwrap_or_else(Catalogue::shared);
     let mut collection = Collection::new(catalogue);
     let mut diagnostics = Diagnostics { texts: Vec::new(), names: Vec::new(), found: Vec::new() };
     let mut loaded = Loaded { rules: Vec::new(), graph: Graph::default() };
@@ -354,7 +354,7 @@ fn operand_fields(expr: &Expr, catalogue: &Catalogue) -> Vec<FieldId> {
         if let Operand::Field { name, arg, .. } = operand
             && seen.insert((name.clone(), arg.clone()))
         {
-            fields.extend(typed_operand(operand, catalogue).ok().and_then(|typed| typed.field));
+            fields.extend(known_operand(operand, catalogue).and_then(|typed| typed.field));
         }
     });
     fields
