@@ -4,26 +4,12 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::item::{List, Macro, Order, Origin, RuleItem};
+use super::report::{Trouble, Warnings};
 use crate::catalogue::Catalogue;
 use crate::compile::known_operand;
 use crate::diagnostic::Code;
 use crate::options::Version;
 use crate::parse;
-
-/// An error or warning before its place is looked up in the text.
-#[derive(Clone, Debug)]
-pub(crate) struct Trouble {
-    pub(crate) code: Code,
-    pub(crate) message: String,
-    pub(crate) origin: Origin,
-    pub(crate) context: Vec<(&'static str, String)>,
-}
-
-impl Trouble {
-    pub(crate) fn new(code: Code, message: String, origin: Origin) -> Self {
-        Self { code, message, origin, context: Vec::new() }
-    }
-}
 
 /// Everything the files define.
 #[derive(Debug)]
@@ -38,7 +24,7 @@ pub(crate) struct Collection {
     catalogue: Arc<Catalogue>,
     pub(crate) required_engine: Option<Version>,
     pub(crate) required_plugins: Vec<Vec<(String, Version)>>,
-    pub(crate) warnings: Vec<Trouble>,
+    pub(super) warnings: Warnings,
 }
 
 impl Collection {
@@ -54,7 +40,7 @@ impl Collection {
             catalogue,
             required_engine: None,
             required_plugins: Vec::new(),
-            warnings: Vec::new(),
+            warnings: Warnings::default(),
         }
     }
 
@@ -122,9 +108,6 @@ impl Collection {
     }
 
     pub(crate) fn warn_in(&mut self, code: Code, message: String, origin: Origin, context: &[(&'static str, &str)]) {
-        let context =
-            context.iter().filter(|(kind, _)| !kind.is_empty()).map(|(kind, name)| (*kind, (*name).to_owned()));
-        let context = context.collect();
-        self.warnings.push(Trouble { code, message, origin, context });
+        self.warnings.push(Trouble::new(code, message, origin).within(context));
     }
 }

@@ -6,8 +6,10 @@
 mod collection;
 mod exception;
 mod item;
+mod libyaml;
 mod output;
 mod reader;
+mod report;
 mod resolve;
 mod schema;
 mod yaml;
@@ -15,13 +17,14 @@ mod yaml;
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use collection::{Collection, Trouble};
+use collection::Collection;
 use item::{Origin, RuleItem};
+use report::{Diagnostics, Trouble, Warnings};
 use resolve::{Lists, MacroError, MacroTree, Macros};
 
 use crate::catalogue::{Catalogue, FieldId};
 use crate::compile::known_operand;
-use crate::diagnostic::{Code, Context, Diagnostic};
+use crate::diagnostic::{Code, Diagnostic};
 use crate::event::{EventCode, EventSet};
 use crate::options::{LoadOptions, Source};
 use crate::parse::{self, Expr, Op, Operand, Right};
@@ -59,29 +62,27 @@ pub struct Definitions {
 pub(crate) fn load(sources: &[Source<'_>], options: &LoadOptions) -> (Option<Loaded>, Vec<Diagnostic>, Definitions) {
     let catalogue = options.catalogue.clone().unwrap_or_else(Catalogue::shared);
     let mut collection = Collection::new(catalogue);
-    let mut diagnostics = Diagnostics { texts: Vec::new(), names: Vec::new(), found: Vec::new() };
+    let mut diagnostics = Diagnostics::default();
     let mut loaded = Loaded { rules: Vec::new(), graph: Graph::default() };
     for (file, source) in sources.iter().enumerate() {
-        diagnostics.names.push(source.name.to_owned());
         let result = match std::str::from_utf8(source.text) {
             Ok(text) => {
-                diagnostics.texts.push(text.strip_prefix('\u{feff}').unwrap_or(text));
-                reader::read(file, diagnostics.texts[file], options, &mut collection)
+                let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+                diagnostics.file(source.name, text);
+                reader::read(file, text, options, &mut collection)
             }
             Err(error) => {
                 let valid = String::from_utf8_lossy(&source.text[..error.valid_up_to()]);
                 let at = yaml::Place {
-                    line: valid.matches('\n').count() + 1,
-                    column: valid.rsplit('\n').next().map_or(0, |line| line.chars().count()) + 1,
+                    line: valid.matches('\n').count() as u32 + 1,
+                    column: valid.rsplit('\n').next().map_or(0, |line| line.chars().count()) as u32 + 1,
                 };
-                diagnostics.texts.push("");
+                diagnostics.file(source.name, "");
                 Err(Trouble::new(Code::YamlParse, "the file is not valid UTF-8".to_owned(), Origin { file, at }))
             }
         };
         let result = result.and_then(|()| compile(&mut collection, options, std::mem::take(&mut loaded.graph)));
-        for warning in std::mem::take(&mut collection.warnings) {
-            diagnostics.add(warning);
-        }
+        diagnostics.add_all(std::mem::take(&mut collection.warnings));
         match result {
             Ok(compiled) => loaded = compiled,
             Err(error) => {
@@ -140,16 +141,16 @@ fn missing_plugin(collection: &Collection, options: &LoadOptions) -> Option<Trou
 
 /// Compiles everything that was collected. The graph of an earlier file is gone on with: equal checks are there already.
 fn compile(collection: &mut Collection, options: &LoadOptions, graph: Graph) -> Result<Loaded, Trouble> {
-    let mut warnings = Vec::new();
+    let mut warnings = Warnings::default();
     let result = Compiler { collection, options, warnings: &mut warnings }.run(graph);
-    collection.warnings.append(&mut warnings);
+    collection.warnings.append(warnings);
     result
 }
 
 struct Compiler<'a, 'w> {
     collection: &'a Collection,
     options: &'a LoadOptions,
-    warnings: &'w mut Vec<Trouble>,
+    warnings: &'w mut Warnings,
 }
 
 /// Why a rule was not compiled.
@@ -288,7 +289,7 @@ impl<'a> Compiler<'a, '_> {
             fields,
             capture: item.capture,
             capture_duration: item.capture_duration,
-            defined: (item.origin.file.to_string(), item.origin.at.line),
+            defined: (item.origin.file.to_string(), item.origin.at.line as usize),
             format: output.format,
             extra: output.extra,
             all_events,
@@ -334,8 +335,7 @@ fn macro_trouble(error: MacroError, origin: &Origin, context: &[(&'static str, &
 }
 
 fn trouble(code: Code, message: String, origin: &Origin, context: &[(&'static str, &str)]) -> Trouble {
-    let context = context.iter().map(|(kind, name)| (*kind, (*name).to_owned())).collect();
-    Trouble { code, message, origin: origin.clone(), context }
+    Trouble::new(code, message, origin.clone()).within(context)
 }
 
 /// The canonical print; only its start if it is huge.
@@ -409,31 +409,5 @@ fn compares_na(expr: &Expr) -> bool {
             unsafe_field && unsafe_op && values.iter().any(|value| value == b"<NA>")
         }
         _ => false,
-    }
-}
-
-/// Turns trouble into diagnostics: looks up names and lines.
-struct Diagnostics<'t> {
-    texts: Vec<&'t str>,
-    names: Vec<String>,
-    found: Vec<Diagnostic>,
-}
-
-impl Diagnostics<'_> {
-    fn add(&mut self, trouble: Trouble) {
-        let file = trouble.origin.file;
-        let name = self.names.get(file).cloned().unwrap_or_default();
-        let at = trouble.origin.at;
-        let step = |kind, item: String, line, column| Context { kind, name: item, file: name.clone(), line, column };
-        let mut context = vec![step("rules content", String::new(), 1, 1)];
-        context
-            .extend(trouble.context.into_iter().map(|(kind, item)| step(kind, item, at.line.max(1), at.column.max(1))));
-        if context.len() == 1 {
-            context[0].line = at.line.max(1);
-            context[0].column = at.column.max(1);
-        }
-        let line = self.texts.get(file).and_then(|text| text.lines().nth(at.line.saturating_sub(1)));
-        let snippet = line.map(|line| line.chars().take(200).collect()).unwrap_or_default();
-        self.found.push(Diagnostic { code: trouble.code, message: trouble.message, context, snippet });
     }
 }

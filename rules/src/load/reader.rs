@@ -3,8 +3,9 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use super::collection::{Collection, Trouble};
+use super::collection::Collection;
 use super::item::{Entry, Exception, List, Macro, Order, Origin, RuleItem};
+use super::report::Trouble;
 use super::yaml::{self, Node, Value};
 use crate::diagnostic::Code;
 use crate::options::{LoadOptions, Version};
@@ -687,7 +688,7 @@ impl Reader<'_> {
 
     fn scalar(&self, node: &Arc<Node>, key: &str) -> Result<String, Trouble> {
         match &node.value {
-            Value::Scalar { text, .. } => Ok(text.clone()),
+            Value::Scalar { text, .. } => Ok(text.as_ref().to_owned()),
             Value::Null => self.fail(Code::YamlValidate, format!("mapping for key '{key}' is empty"), node),
             _ => self.fail(Code::YamlValidate, format!("the value of '{key}' is not a scalar"), node),
         }
@@ -700,7 +701,7 @@ impl Reader<'_> {
         items
             .iter()
             .map(|item| match &item.value {
-                Value::Scalar { text, .. } if !text.is_empty() => Ok(text.clone()),
+                Value::Scalar { text, .. } if !text.is_empty() => Ok(text.as_ref().to_owned()),
                 _ => self.fail(Code::YamlValidate, format!("an item of '{key}' is not a non-empty scalar"), item),
             })
             .collect()
