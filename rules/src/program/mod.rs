@@ -45,10 +45,13 @@ pub(crate) struct Graph {
     costs: Vec<u32>,
     known: HashMap<Node, NodeId>,
     checks: Vec<Predicate>,
-    hints: Vec<Vec<Hint>>,
+    /// What checks are suspected of.
+    hints: HashMap<u32, Vec<Hint>>,
     /// Checks that only ask for the name of the event.
     name_checks: Vec<u32>,
     known_checks: HashMap<Vec<u8>, u32>,
+    /// Checks that stand for several others.
+    known_merged: HashMap<Box<[u32]>, u32>,
     /// What checks of texts ask for, to merge several of one field.
     parts: Vec<Option<TextParts>>,
     /// Trees that were added and need no hint, by address; held so that no address is used twice.
@@ -100,10 +103,12 @@ impl Graph {
         hints: &mut Vec<Hint>,
     ) -> Result<NodeId, CompileError> {
         match expr.as_ref() {
-            Expr::And(children, _) | Expr::Or(children, _) => {
+            Expr::And(..) | Expr::Or(..) => {
                 let is_and = matches!(expr.as_ref(), Expr::And(..));
-                let children =
-                    children.iter().map(|child| self.add(child, catalogue, hints)).collect::<Result<Vec<_>, _>>()?;
+                let mut operands = Vec::new();
+                flatten(expr, is_and, &mut operands);
+                let children = operands.into_iter().map(|child| self.add(child, catalogue, hints));
+                let children = children.collect::<Result<Vec<_>, _>>()?;
                 Ok(self.combine(is_and, children))
             }
             Expr::Not(child, _) => {
@@ -151,6 +156,8 @@ impl Graph {
     /// Forgets what only adding conditions needs.
     pub(crate) fn finish(&mut self) {
         self.seen = HashMap::new();
+        self.known_checks = HashMap::new();
+        self.hints = HashMap::new();
     }
 
     pub(crate) fn is_never(&self, node: NodeId) -> bool {
@@ -206,7 +213,7 @@ impl Graph {
     }
 
     fn check(&mut self, expr: &Expr, catalogue: &Catalogue, hints: &mut Vec<Hint>) -> Result<NodeId, CompileError> {
-        let key = check_key(expr);
+        let key = parse::key(expr);
         let at = if let Some(at) = self.known_checks.get(&key) {
             *at
         } else {
@@ -218,12 +225,14 @@ impl Graph {
             }
             self.parts.push(text_parts(expr, &check));
             self.checks.push(check);
-            self.hints.push(found);
+            if !found.is_empty() {
+                self.hints.insert(at, found);
+            }
             self.known_checks.insert(key, at);
             at
         };
         let pos = expr.pos();
-        hints.extend(self.hints[at as usize].iter().map(|hint| Hint { pos, ..hint.clone() }));
+        hints.extend(self.hints.get(&at).into_iter().flatten().map(|hint| Hint { pos, ..hint.clone() }));
         Ok(self.intern(Node::Check(at)))
     }
 
@@ -305,9 +314,7 @@ impl Graph {
         if checks.len() < 2 {
             return None;
         }
-        let key: Vec<u8> =
-            b"merged".iter().copied().chain(checks.iter().flat_map(|check| check.to_ne_bytes())).collect();
-        if let Some(known) = self.known_checks.get(&key) {
+        if let Some(known) = self.known_merged.get(checks) {
             return Some(*known);
         }
         let mut parts = TextParts::default();
@@ -319,8 +326,7 @@ impl Graph {
         let left = OperandSource::Field(field);
         self.checks.push(Predicate { left, test: Test::Text(TextTest::Any(Box::new(any))) });
         self.parts.push(Some(parts));
-        self.hints.push(Vec::new());
-        self.known_checks.insert(key, at);
+        self.known_merged.insert(checks.into(), at);
         Some(at)
     }
 
@@ -395,17 +401,13 @@ fn text_parts(expr: &Expr, check: &Predicate) -> Option<TextParts> {
     Some(parts)
 }
 
-/// Equal for checks that are the same: the canonical print, `==` as `=`.
-fn check_key(expr: &Expr) -> Vec<u8> {
-    match expr {
-        Expr::Check { left, op: Op::EqEq, modifier, right, pos } => parse::print(&Expr::Check {
-            left: left.clone(),
-            op: Op::Eq,
-            modifier: *modifier,
-            right: right.clone(),
-            pos: *pos,
-        }),
-        _ => parse::print(expr),
+/// The operands of nested `and`s, or of nested `or`s: combined at once, not level by level, each with all that is below it.
+fn flatten<'a>(expr: &'a Arc<Expr>, is_and: bool, operands: &mut Vec<&'a Arc<Expr>>) {
+    match (expr.as_ref(), is_and) {
+        (Expr::And(children, _), true) | (Expr::Or(children, _), false) => {
+            children.iter().for_each(|child| flatten(child, is_and, operands));
+        }
+        _ => operands.push(expr),
     }
 }
 
