@@ -73,7 +73,12 @@ impl Format {
         if text.is_empty() {
             return Err(FormatError { message: "the output is empty".to_owned(), unknown_filter: false });
         }
+        if text.len() > MAX_TEXT {
+            let message = format!("the output is longer than {MAX_TEXT} bytes");
+            return Err(FormatError { message, unknown_filter: false });
+        }
         let mut tokens = Vec::new();
+        let (mut width, mut fields) = (0, 0);
         while !rest.is_empty() {
             let Some(at) = memchr::memchr(b'%', rest) else {
                 tokens.push(Token::Literal(rest.to_vec()));
@@ -83,6 +88,16 @@ impl Format {
                 tokens.push(Token::Literal(rest[..at].to_vec()));
             }
             let (token, after) = value_token(&rest[at + 1..], catalogue)?;
+            width += token.width;
+            if width > MAX_TEXT {
+                let message = format!("the fields of the output are wider than {MAX_TEXT} bytes together");
+                return Err(FormatError { message, unknown_filter: false });
+            }
+            fields += 1;
+            if fields > MAX_FIELDS {
+                let message = format!("the output has more than {MAX_FIELDS} fields");
+                return Err(FormatError { message, unknown_filter: false });
+            }
             tokens.push(Token::Value(Box::new(token)));
             rest = after;
         }
@@ -177,6 +192,12 @@ impl Format {
 
 /// What a missing value prints.
 const MISSING: &[u8] = b"<NA>";
+
+/// Longest output, and the widest that its fields can ask to be together: an alert is built from it several times over.
+const MAX_TEXT: usize = 1 << 20;
+
+/// Most fields of an output.
+const MAX_FIELDS: usize = 1_000;
 
 /// Widest field; wider ones are cut to it.
 const MAX_WIDTH: usize = 4096;

@@ -7,10 +7,11 @@ mod collection;
 mod exception;
 mod item;
 mod libyaml;
+mod lists;
+mod macros;
 mod output;
 mod reader;
 mod report;
-mod resolve;
 mod schema;
 mod yaml;
 
@@ -19,8 +20,9 @@ use std::sync::Arc;
 
 use collection::Collection;
 use item::{Origin, RuleItem};
+use lists::Lists;
+use macros::{MacroError, MacroTree, Macros};
 use report::{Diagnostics, Trouble, Warnings};
-use resolve::{Lists, MacroError, MacroTree, Macros};
 
 use crate::catalogue::{Catalogue, FieldId};
 use crate::compile::known_operand;
@@ -31,7 +33,7 @@ use crate::parse::{self, Expr, Op, Operand, Right};
 use crate::program::{Graph, NodeId, condition_events};
 use crate::rule::Rule;
 
-pub use resolve::resolve_macros;
+pub use macros::resolve_macros;
 pub use schema::Schema;
 
 /// Event sets larger than this are worth a warning.
@@ -39,6 +41,9 @@ const MANY_EVENTS: usize = 100;
 
 /// Longest canonical condition that is kept with a rule; beyond it only its start is.
 const MAX_PRINT: usize = 1 << 20;
+
+/// Most checks of all conditions with their macros put in.
+const MAX_TOTAL_NODES: usize = 500_000;
 
 /// What came of loading.
 #[derive(Debug)]
@@ -102,7 +107,7 @@ pub(crate) fn load(sources: &[Source<'_>], options: &LoadOptions) -> (Option<Loa
 
 fn definitions(collection: &Collection) -> Definitions {
     Definitions {
-        lists: resolve::lists(collection),
+        lists: lists::lists(collection),
         macros: collection.macros().iter().map(|item| item.name.clone()).collect(),
         rules: collection.rules().iter().map(|rule| rule.name.clone()).collect(),
     }
@@ -142,7 +147,7 @@ fn missing_plugin(collection: &Collection, options: &LoadOptions) -> Option<Trou
 /// Compiles everything that was collected. The graph of an earlier file is gone on with: equal checks are there already.
 fn compile(collection: &mut Collection, options: &LoadOptions, graph: Graph) -> Result<Loaded, Trouble> {
     let mut warnings = Warnings::default();
-    let result = Compiler { collection, options, warnings: &mut warnings }.run(graph);
+    let result = Compiler { collection, options, warnings: &mut warnings, nodes: 0 }.run(graph);
     collection.warnings.append(warnings);
     result
 }
@@ -151,6 +156,8 @@ struct Compiler<'a, 'w> {
     collection: &'a Collection,
     options: &'a LoadOptions,
     warnings: &'w mut Warnings,
+    /// Of the conditions so far.
+    nodes: usize,
 }
 
 /// Why a rule was not compiled.
@@ -218,8 +225,8 @@ impl<'a> Compiler<'a, '_> {
         graph: &mut Graph,
     ) -> Result<(Rule, NodeId, Arc<Expr>), Failed> {
         let catalogue = self.collection.catalogue();
-        let text = exception::condition(&item.condition, &item.exceptions).map_err(|(name, message)| {
-            let origin = item.exceptions.iter().find(|known| known.name == name).map(|known| &known.origin);
+        let text = exception::condition(&item.condition, item.exceptions.all()).map_err(|(name, message)| {
+            let origin = item.exceptions.all().iter().find(|known| known.name == name).map(|known| &known.origin);
             let context = [("rule", item.name.as_str()), ("exception", name.as_str())];
             Failed::Error(trouble(Code::Validate, message, origin.unwrap_or(&item.origin), &context))
         })?;
@@ -240,6 +247,13 @@ impl<'a> Compiler<'a, '_> {
         let resolved = macros
             .resolve(&parsed, usize::MAX)
             .map_err(|error| Failed::Error(macro_trouble(error, origin, &context)))?;
+        self.nodes = self.nodes.saturating_add(resolved.nodes);
+        if self.nodes > MAX_TOTAL_NODES {
+            let message = format!(
+                "all conditions together are too large with their macros put in (more than {MAX_TOTAL_NODES} checks)"
+            );
+            return Err(Failed::Error(trouble(Code::CompileCondition, message, origin, &context)));
+        }
         for (code, message) in suspicions(&resolved.expr) {
             self.warn(code, message, origin, &context);
         }

@@ -1,10 +1,10 @@
 //! Reads the items of a rule file into the collection: shapes, types, overriding and appending.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 
 use super::collection::Collection;
-use super::item::{Entry, Exception, List, Macro, Order, Origin, RuleItem};
+use super::item::{Entry, Exception, Exceptions, List, Macro, Order, Origin, RuleItem};
 use super::report::Trouble;
 use super::yaml::{self, Node, Value};
 use crate::diagnostic::Code;
@@ -35,6 +35,9 @@ const APPENDABLE: [&str; 5] = ["condition", "output", "desc", "tags", "exception
 /// Rule keys that `override` can only replace.
 const REPLACEABLE: [&str; 6] =
     ["priority", "enabled", "warn_evttypes", "skip-if-unknown-filter", "capture", "capture_duration"];
+
+/// Most rules of all files. A hundred times what upstream has is half of it.
+const MAX_RULES: usize = 20_000;
 
 /// Reads one file. The first error ends it.
 pub(super) fn read(file: usize, text: &str, options: &LoadOptions, collection: &mut Collection) -> Result<(), Trouble> {
@@ -123,7 +126,10 @@ impl Reader<'_> {
         for (key, _) in item.entries() {
             let name = key.text().unwrap_or_default();
             if !known.contains(&name) {
-                let nearest = known.iter().find(|near| strsim::damerau_levenshtein(near, name) <= 2);
+                let nearest = known
+                    .iter()
+                    .filter(|near| near.len().abs_diff(name.len()) <= 2)
+                    .find(|near| strsim::damerau_levenshtein(near, name) <= 2);
                 let hint = nearest.map(|near| format!("; did you mean '{near}'?")).unwrap_or_default();
                 self.warn(Code::UnknownKey, format!("unknown key '{name}'{hint}"), key);
             }
@@ -242,7 +248,7 @@ impl Reader<'_> {
         let order = self.collection.next_order();
         match self.collection.macro_mut(&name) {
             Some(known) if append => {
-                known.condition = format!("{} {condition}", known.condition);
+                join(&mut known.condition, &condition);
                 known.order.visibility = order.visibility;
             }
             Some(known) => {
@@ -285,15 +291,12 @@ impl Reader<'_> {
             let message = "appended rule must have exceptions or condition property".to_owned();
             return self.fail(Code::Validate, message, item);
         }
-        let mut rule = self.existing(item, "append")?;
-        if let Some(condition) = condition {
-            rule.condition = format!("{} {condition}", rule.condition);
-        }
-        if let Some(exceptions) = exceptions {
-            self.append_exceptions(&mut rule, exceptions)?;
-        }
-        self.store(rule);
-        Ok(())
+        self.change(item, "append", |reader, rule| {
+            if let Some(condition) = condition {
+                join(&mut rule.condition, &condition);
+            }
+            reader.append_exceptions(rule, exceptions.unwrap_or_default())
+        })
     }
 
     fn override_rule(&mut self, item: &Arc<Node>, overrides: &Overrides) -> Result<(), Trouble> {
@@ -301,14 +304,24 @@ impl Reader<'_> {
         self.tags(item)?;
         let appends_exceptions = overrides.append.iter().any(|key| key == "exceptions");
         let exceptions = self.exceptions(item, appends_exceptions)?.unwrap_or_default();
-        let mut rule = self.existing(item, "override")?;
+        self.change(item, "override", |reader, rule| reader.apply(item, overrides, exceptions, rule))
+    }
+
+    /// Appends and replaces what an item asks for; appends come first.
+    fn apply(
+        &mut self,
+        item: &Arc<Node>,
+        overrides: &Overrides,
+        exceptions: Vec<Exception>,
+        rule: &mut RuleItem,
+    ) -> Result<(), Trouble> {
         for key in &overrides.append {
             match key.as_str() {
-                "condition" => rule.condition = format!("{} {}", rule.condition, self.required(item, key)?),
-                "output" => rule.output = format!("{} {}", rule.output, self.required(item, key)?),
-                "desc" => rule.desc = format!("{} {}", rule.desc, self.required(item, key)?),
+                "condition" => join(&mut rule.condition, &self.required(item, key)?),
+                "output" => join(&mut rule.output, &self.required(item, key)?),
+                "desc" => join(&mut rule.desc, &self.required(item, key)?),
                 "tags" => rule.tags.extend(self.tags(item)?),
-                _ => self.append_exceptions(&mut rule, exceptions.clone())?,
+                _ => self.append_exceptions(rule, exceptions.clone())?,
             }
         }
         for key in &overrides.replace {
@@ -323,7 +336,7 @@ impl Reader<'_> {
                 }
                 "desc" => rule.desc = self.required(item, key)?,
                 "tags" => rule.tags = self.tags(item)?,
-                "exceptions" => rule.exceptions.clone_from(&exceptions),
+                "exceptions" => rule.exceptions = Exceptions::new(exceptions.clone()),
                 "priority" => rule.priority = self.priority(item)?,
                 "enabled" => rule.enabled = self.boolean(item, key, rule.enabled)?,
                 "warn_evttypes" => rule.warn_evttypes = self.boolean(item, key, rule.warn_evttypes)?,
@@ -334,7 +347,6 @@ impl Reader<'_> {
                 _ => rule.capture_duration = self.number(item, key)?.unwrap_or(0),
             }
         }
-        self.store(rule);
         Ok(())
     }
 
@@ -384,7 +396,7 @@ impl Reader<'_> {
             warn_evttypes: self.boolean(item, "warn_evttypes", true)?,
             skip_if_unknown_filter: self.boolean(item, "skip-if-unknown-filter", false)?,
             tags: self.tags(item)?,
-            exceptions: self.exceptions(item, false)?.unwrap_or_default(),
+            exceptions: Exceptions::default(),
             order: Order::default(),
             origin: self.origin(item),
             condition_origin: self.origin(item.get("condition").unwrap_or(item)),
@@ -392,26 +404,31 @@ impl Reader<'_> {
             unknown_source: !self.options.sources.contains(&source),
             source,
         };
+        let mut exceptions = self.exceptions(item, false)?.unwrap_or_default();
         if rule.unknown_source {
             let message = format!("unknown source '{}', the rule is skipped", rule.source);
             self.warn(Code::UnknownSource, message, item);
         }
-        let unknown_source = rule.unknown_source;
-        for exception in &mut rule.exceptions {
-            self.validate_exception(exception, unknown_source)?;
+        for exception in &mut exceptions {
+            self.validate_exception(exception, rule.unknown_source)?;
         }
-        self.store(rule);
-        Ok(())
+        rule.exceptions = Exceptions::new(exceptions);
+        self.store(rule, item)
     }
 
-    /// A copy of the rule that an item changes.
-    fn existing(&mut self, item: &Arc<Node>, what: &str) -> Result<RuleItem, Trouble> {
+    /// Changes the rule that an item names, in its place: copies would make ten thousand changes of a large rule endless.
+    fn change(
+        &mut self,
+        item: &Arc<Node>,
+        what: &str,
+        apply: impl FnOnce(&mut Self, &mut RuleItem) -> Result<(), Trouble>,
+    ) -> Result<(), Trouble> {
         let source = match item.get("source") {
             Some(node) if !node.is_null() => self.optional(item, "source")?,
             _ => None,
         };
         let name = self.name.clone();
-        let Some(rule) = self.collection.rule_mut(&name).cloned() else {
+        let Some(rule) = self.collection.rule_mut(&name) else {
             let message = format!("rule has '{what}' key but no rule by that name already exists");
             return self.fail(Code::Validate, message, item);
         };
@@ -419,10 +436,18 @@ impl Reader<'_> {
             let message = "rule has been re-defined with a different source".to_owned();
             return self.fail(Code::Validate, message, item);
         }
-        Ok(rule)
+        let mut rule = std::mem::take(rule);
+        let applied = apply(self, &mut rule);
+        // Back in its place even after an error: what is defined can be listed then, too.
+        let visibility = self.collection.next_order().visibility;
+        rule.order.visibility = visibility;
+        if let Some(place) = self.collection.rule_mut(&name) {
+            *place = rule;
+        }
+        applied
     }
 
-    fn store(&mut self, mut rule: RuleItem) {
+    fn store(&mut self, mut rule: RuleItem, item: &Node) -> Result<(), Trouble> {
         let order = self.collection.next_order();
         if let Some(known) = self.collection.rule_mut(&rule.name) {
             rule.order = Order { index: known.order.index, visibility: order.visibility };
@@ -431,6 +456,10 @@ impl Reader<'_> {
             rule.order = order;
             self.collection.add_rule(rule);
         }
+        if self.collection.rules().len() > MAX_RULES {
+            return self.fail(Code::Validate, format!("there are more than {MAX_RULES} rules"), item);
+        }
+        Ok(())
     }
 
     fn tags(&self, item: &Arc<Node>) -> Result<BTreeSet<String>, Trouble> {
@@ -457,13 +486,14 @@ impl Reader<'_> {
         let Some(entries) = node.items() else {
             return self.fail(Code::YamlValidate, "rule exceptions must be a sequence".to_owned(), node);
         };
-        let mut exceptions: Vec<Exception> = Vec::new();
+        let mut exceptions: Vec<Exception> = Vec::with_capacity(entries.len());
+        let mut names = HashSet::with_capacity(entries.len());
         for entry in entries {
             if !matches!(entry.value, Value::Map(_)) {
                 return self.fail(Code::YamlValidate, "rule exception item must be a map".to_owned(), entry);
             }
             let name = self.required(entry, "name")?;
-            if exceptions.iter().any(|known| known.name == name) {
+            if !names.insert(name.clone()) {
                 let origin = self.origin(entry);
                 let message = format!("multiple definitions of exception '{name}' in the same item");
                 self.collection.warn_in(
@@ -537,7 +567,7 @@ impl Reader<'_> {
                 trouble.context = context.iter().map(|(kind, name)| (*kind, name.clone())).collect();
                 Err(trouble)
             };
-            if let Some(known) = rule.exceptions.iter_mut().find(|known| known.name == name) {
+            if let Some(known) = rule.exceptions.get_mut(&name) {
                 if exception.fields.is_some() {
                     return fail(format!(
                         "can not append exception fields to existing exception '{name}', only values"
@@ -744,6 +774,12 @@ impl Reader<'_> {
 }
 
 const BLANKS: [char; 6] = [' ', '\t', '\n', '\r', '\u{b}', '\u{c}'];
+
+/// Joins texts as upstream does: with one blank, and nothing else.
+fn join(text: &mut String, more: &str) {
+    text.push(' ');
+    text.push_str(more);
+}
 
 /// YAML 1.1's booleans but for single letters in all their cases.
 pub(super) fn parse_bool(text: &str) -> Option<bool> {

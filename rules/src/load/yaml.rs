@@ -12,7 +12,10 @@ use super::libyaml::{Event, Parser};
 const MAX_DEPTH: usize = 100;
 
 /// Most values of a file with its aliases put in: more would not fit the memory that loading may take.
-const MAX_SIZE: u32 = 1_000_000;
+const MAX_SIZE: u32 = 1_250_000;
+
+/// Bytes of text that count as one value more: an alias of a long text must not be free.
+const LONG: u32 = 16;
 
 /// A value and its place. Kept small: a file has a million of them at most.
 #[derive(Clone, Debug)]
@@ -51,12 +54,18 @@ pub(crate) struct YamlError {
     pub(crate) is_tag: bool,
 }
 
-impl Node {
-    pub(crate) fn text(&self) -> Option<&str> {
-        match &self.value {
-            Value::Scalar { text, .. } => Some(text),
+impl Value {
+    fn text(&self) -> Option<&str> {
+        match self {
+            Self::Scalar { text, .. } => Some(text),
             _ => None,
         }
+    }
+}
+
+impl Node {
+    pub(crate) fn text(&self) -> Option<&str> {
+        self.value.text()
     }
 
     pub(crate) fn is_null(&self) -> bool {
@@ -126,7 +135,8 @@ pub(crate) fn documents(text: &str) -> Result<Vec<Arc<Node>>, YamlError> {
             Event::Scalar { text, plain, anchor, has_tag } => {
                 let is_null = plain && !has_tag && matches!(&*text, "" | "~" | "null" | "Null" | "NULL");
                 let value = if is_null { Value::Null } else { Value::Scalar { text, plain } };
-                (Arc::new(Node { value, at, size: 1 }), anchor)
+                let size = value.text().map_or(1, |text| 1 + text.len() as u32 / LONG);
+                (Arc::new(Node { value, at, size }), anchor)
             }
             Event::Start { anchor, is_map } => {
                 if open.len() >= MAX_DEPTH {
@@ -170,9 +180,8 @@ fn limited(values: u32, at: Place) -> Result<(), YamlError> {
     if values <= MAX_SIZE {
         return Ok(());
     }
-    let message = format!(
-        "the file is too large: it has more than {MAX_SIZE} values with its aliases put in; split it"
-    );
+    let message =
+        format!("the file is too large: it has more than {MAX_SIZE} values with its aliases put in; split it");
     Err(YamlError { message, at, is_tag: false })
 }
 

@@ -5,6 +5,7 @@
 
 mod events;
 
+use std::cell::Cell;
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -50,6 +51,8 @@ pub(crate) struct Graph {
     /// Checks that only ask for the name of the event.
     name_checks: Vec<u32>,
     known_checks: HashMap<Vec<u8>, u32>,
+    /// Bytes of regular expressions so far.
+    regexes: usize,
     /// Checks that stand for several others.
     known_merged: HashMap<Box<[u32]>, u32>,
     /// What checks of texts ask for, to merge several of one field.
@@ -90,7 +93,7 @@ impl Graph {
         }
         let found = hints.len();
         let node = self.add_new(expr, catalogue, hints)?;
-        if hints.len() == found {
+        if hints.len() == found && Arc::strong_count(expr) > 1 {
             self.seen.insert(address, (Arc::clone(expr), node));
         }
         Ok(node)
@@ -218,7 +221,9 @@ impl Graph {
             *at
         } else {
             let mut found = Vec::new();
-            let check = compile_check(expr, catalogue, &mut found)?;
+            let regexes = Cell::new(self.regexes);
+            let check = compile_check(expr, catalogue, &mut found, &regexes)?;
+            self.regexes = regexes.get();
             let at = self.checks.len() as u32;
             if asks_for_name(&check) {
                 self.name_checks.push(at);
