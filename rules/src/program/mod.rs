@@ -110,8 +110,11 @@ impl Graph {
                 let is_and = matches!(expr.as_ref(), Expr::And(..));
                 let mut operands = Vec::new();
                 flatten(expr, is_and, &mut operands);
-                let children = operands.into_iter().map(|child| self.add(child, catalogue, hints));
-                let children = children.collect::<Result<Vec<_>, _>>()?;
+                // A loop and no iterator: each level of a condition takes stack.
+                let mut children = Vec::with_capacity(operands.len());
+                for child in operands {
+                    children.push(self.add(child, catalogue, hints)?);
+                }
                 Ok(self.combine(is_and, children))
             }
             Expr::Not(child, _) => {
@@ -139,16 +142,24 @@ impl Graph {
                 self.negate(child)
             }
             Node::And(children) => {
-                let children = children.iter().map(|child| self.specialise(*child, code, done)).collect();
+                let children = self.specialise_all(&children, code, done);
                 self.combine(true, children)
             }
             Node::Or(children) => {
-                let children = children.iter().map(|child| self.specialise(*child, code, done)).collect();
+                let children = self.specialise_all(&children, code, done);
                 self.combine(false, children)
             }
         };
         done.insert(root, result);
         result
+    }
+
+    fn specialise_all(&mut self, nodes: &[NodeId], code: EventCode, done: &mut HashMap<NodeId, NodeId>) -> Vec<NodeId> {
+        let mut all = Vec::with_capacity(nodes.len());
+        for node in nodes {
+            all.push(self.specialise(*node, code, done));
+        }
+        all
     }
 
     /// Which checks of the graph the name of an event decides, and how: events with equal answers share programs.
