@@ -5,6 +5,7 @@
 //! (`Config::reference`) and held to them by a test.
 
 mod schema;
+mod throttle;
 mod units;
 
 use std::{
@@ -24,6 +25,7 @@ use serde::{
 use self::schema::{sections, words};
 pub use self::{
     schema::{Key, Value},
+    throttle::{Dedup, ExemptPriority, RateLimit, Throttle},
     units::{Size, Span, UnitError},
 };
 use crate::{
@@ -64,6 +66,11 @@ sections! {
         time_format_iso_8601: bool = false,
         /// Text and fields added to the output of rules.
         append_output: Vec<AppendOutput> = vec![AppendOutput { suggested_output: true, ..AppendOutput::default() }],
+        /// Folding of alerts that repeat: the first are raised, the others are counted and come as one summary alert of the same
+        /// rule when the window ends, or at once when the agent ends or the rules are loaded anew. Its `output_fields` have `folded`, their
+        /// number, `folded_first` and `folded_last` (ns since the epoch), `folded_reason` (`rate` or `dedup`), `folded_window` (ns), and the fields
+        /// of the key. Windows go by the time of events.
+        throttle: Throttle = Throttle::default(),
         /// The queue between the worker and each sink.
         outputs_queue: OutputsQueue = OutputsQueue::default(),
         /// Alerts on standard output. Nothing else is ever written there.
@@ -475,7 +482,7 @@ impl Config {
                 return fail("rules", "each `enable:` and `disable:` has either `rule:` or `tag:`".to_owned());
             }
         }
-        Ok(())
+        self.throttle.check().or_else(|(key, message)| fail(key, message))
     }
 }
 

@@ -20,4 +20,5 @@ mod sample;
 pub mod sensor;
 pub mod sink;
 mod tally;
+pub mod throttle;
 mod waiting;

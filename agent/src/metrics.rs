@@ -78,8 +78,9 @@ pub const EVENTS: Family = counter("purser_events", "Events decoded, by type", &
 /// Everything that was dropped, anywhere between the kernel and the last sink.
 pub const LOST: Family =
     counter("purser_events_lost", "Events or alerts lost, by stage and reason", &["stage", "reason"]);
-/// Alerts raised.
-pub const RULE_MATCHES: Family = counter("purser_rule_matches", "Alerts raised, by rule", &["rule", "priority"]);
+/// Rules that fired, whether their alert was raised or folded.
+pub const RULE_MATCHES: Family =
+    counter("purser_rule_matches", "Alerts, folded ones included, by rule", &["rule", "priority"]);
 /// Verdicts given.
 pub const VERDICTS: Family = counter("purser_verdicts", "Verdicts of manifests, by verdict", &["verdict"]);
 /// Alerts that a sink took.

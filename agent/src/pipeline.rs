@@ -20,6 +20,7 @@ use crate::manifest::{ExecFile, Judgement, Verdict};
 use crate::outside::Outside;
 use crate::process::{Process, ProcessTable};
 use crate::tally::Tally;
+use crate::throttle::Throttle;
 use crate::waiting::{Held, Parked, Waiting};
 
 /// What the pipeline is told once.
@@ -63,6 +64,7 @@ pub struct Pipeline<O> {
     rules: Arc<RuleSet>,
     waiting: Waiting,
     tally: Tally,
+    throttle: Throttle,
     deliver: Box<dyn FnMut(Alert) + Send>,
     started_boot_ns: u64,
     previous_boot_ns: u64,
@@ -89,6 +91,7 @@ impl<O: Outside> Pipeline<O> {
             rules,
             waiting,
             tally,
+            throttle: Throttle::default(),
             deliver,
             started_boot_ns,
             previous_boot_ns: 0,
@@ -169,7 +172,9 @@ impl<O: Outside> Pipeline<O> {
             self.tally.identity_timeout.increment();
             self.evaluate(held.seen, Some(held.lineage));
         }
-        self.waiting.next_deadline()
+        let throttle = self.throttle.tick(&self.rules, now, &self.config.alerts);
+        self.summarise();
+        [self.waiting.next_deadline(), throttle].into_iter().flatten().min()
     }
 
     /// Something still waits for an answer.
@@ -177,13 +182,16 @@ impl<O: Outside> Pipeline<O> {
         !self.waiting.is_empty()
     }
 
-    /// Ends what still waits: held events are evaluated as they are, parked rules are counted as lost.
+    /// Ends what still waits: held events are evaluated as they are, parked rules are counted as lost, and folded alerts
+    /// are summed up.
     pub fn finish(&mut self) {
         for held in self.waiting.all_held() {
             self.tally.identity_timeout.increment();
             self.evaluate(held.seen, Some(held.lineage));
         }
         self.tally.verdict_shutdown.add(self.waiting.abandon() as u64);
+        self.throttle.flush(&self.config.alerts);
+        self.summarise();
     }
 
     /// Brings the numbers of what is kept into the metrics.
@@ -195,6 +203,13 @@ impl<O: Outside> Pipeline<O> {
     /// How local time is written from now on.
     pub fn set_clock(&mut self, clock: Clock) {
         self.config.alerts.clock = clock;
+    }
+
+    /// Which alerts are folded from now on; those that are folded already are summed up.
+    pub fn set_throttle(&mut self, throttle: Throttle) {
+        self.throttle.flush(&self.config.alerts);
+        self.summarise();
+        self.throttle = throttle;
     }
 
     /// What the pipeline reads from outside.
@@ -302,7 +317,8 @@ impl<O: Outside> Pipeline<O> {
         for (rule, place) in matched {
             let lineage = kept.as_deref().map_or(Lineage::Table(&self.processes), Lineage::Kept);
             let name = names.get(place);
-            let alert = self.rules.alert(
+            let alert = self.throttle.alert(
+                &self.rules,
                 rule,
                 &sight(&seen, lineage, name, &self.outside, &self.arena, self.started_boot_ns),
                 &self.config.alerts,
@@ -337,7 +353,7 @@ impl<O: Outside> Pipeline<O> {
             let sight = sight(&seen, Lineage::Kept(&lineage), name, &self.outside, &self.arena, self.started_boot_ns);
             match self.rules.evaluate_rule(rule, &sight) {
                 Outcome::True => {
-                    let alert = self.rules.alert(rule, &sight, &self.config.alerts);
+                    let alert = self.throttle.alert(&self.rules, rule, &sight, &self.config.alerts);
                     self.report(rule, alert);
                     reported = Some(rule);
                 }
@@ -348,14 +364,24 @@ impl<O: Outside> Pipeline<O> {
         if let (None, Some((rule, place))) = (reported, fallback) {
             let name = names.get(place);
             let sight = sight(&seen, Lineage::Kept(&lineage), name, &self.outside, &self.arena, self.started_boot_ns);
-            let alert = self.rules.alert(rule, &sight, &self.config.alerts);
+            let alert = self.throttle.alert(&self.rules, rule, &sight, &self.config.alerts);
             self.report(rule, alert);
         }
     }
 
-    fn report(&mut self, rule: RuleIndex, alert: Alert) {
+    /// Counts a match, and delivers its alert unless that was folded.
+    fn report(&mut self, rule: RuleIndex, alert: Option<Alert>) {
         self.tally.matched(rule);
-        (self.deliver)(alert);
+        self.summarise();
+        if let Some(alert) = alert {
+            (self.deliver)(alert);
+        }
+    }
+
+    fn summarise(&mut self) {
+        for summary in self.throttle.take_due() {
+            (self.deliver)(summary);
+        }
     }
 
     /// The processes that rules may ask about later: ancestors, session and group leader.

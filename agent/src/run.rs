@@ -30,6 +30,7 @@ use crate::process::Procfs;
 use crate::sensor::{HookState, Policy, Sensor, SensorConfig, Tier, TierReport};
 use crate::sink::Sinks;
 use crate::tally::Tally;
+use crate::throttle::Throttle;
 
 /// How long the end may take: for verdicts that are still to come, and for sinks.
 const END: Duration = Duration::from_secs(5);
@@ -210,7 +211,10 @@ fn pipeline(
     };
     let mut numbering = Numbering::default();
     let deliver = Box::new(move |raised| sinks.send(&Arc::new(numbering.number(raised))));
-    Pipeline::new(settings, outside, Arc::clone(rules), Tally::new(metrics, rules), live::boot_ns(), deliver)
+    let mut pipeline =
+        Pipeline::new(settings, outside, Arc::clone(rules), Tally::new(metrics, rules), live::boot_ns(), deliver);
+    pipeline.set_throttle(Throttle::new(&config.throttle, rules, metrics));
+    pipeline
 }
 
 /// What a user wants to know first.

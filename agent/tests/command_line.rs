@@ -76,7 +76,7 @@ fn a_wrong_field_is_named_with_its_place() {
     assert!(err.starts_with("purser: error: the rules cannot be used"), "{err}");
     fs::write(&path, RULES).expect("written");
     let (code, out, _) = purser(&["rules", "check", path.to_str().expect("UTF-8")]);
-    assert_eq!((code, out.as_str()), (Some(0), "ok: 1 rules in 1 files, 0 warnings\n"));
+    assert_eq!((code, out.as_str()), (Some(0), "ok: 1 rule in 1 file, 0 warnings\n"));
 }
 
 #[test]

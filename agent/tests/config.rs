@@ -41,6 +41,12 @@ append_output:
   - match: {source: syscall, tags: [a, b], rule: R}
     extra_output: "on %evt.hostname"
     extra_fields: [proc.name, {who: "%user.name"}]
+throttle:
+  rate: {alerts: 3, window: 10s, key: [k8s.ns.name, "proc.aname[2]"]}
+  dedup: {window: 2m, key: [evt.arg.flags]}
+  exempt_priority: none
+  max_keys: 9
+  rules: [{rule: "Read *", rate: {alerts: 0}}, {tag: net, dedup: {key: []}, exempt_priority: Error}]
 outputs_queue: {capacity: 5}
 stdout_output: {enabled: false}
 file_output: {enabled: true, filename: /var/log/purser.txt, keep_alive: true}
@@ -60,7 +66,7 @@ hold: {max_events: 7, max_time: 80ms}
     let config = parse(text).expect("valid");
     // Whatever key is in the reference is in the text above, and none of them kept its default.
     let (default, changed) = (rows(&Config::default()), rows(&config));
-    assert_eq!((default.len(), changed.len()), (39, 39), "{default:#?}");
+    assert_eq!((default.len(), changed.len()), (47, 47), "{default:#?}");
     for ((key, default), (_, changed)) in default.iter().zip(&changed) {
         let same = default == changed && !matches!(key.as_str(), "webserver.enabled");
         assert!(!same, "`{key}` is not read: it is still {default}");
@@ -176,6 +182,24 @@ fn errors_name_the_place_and_the_remedy() {
             "purser.yaml: sensor.ring_bytes: 100000 is not a power of two from 64KiB to 1GiB",
         ),
         ("outputs_queue: {capacity: 0}", "outputs_queue.capacity: must be from 1 to 16777216"),
+        ("throttle: {dedup: {key: [fd.nam]}}", "throttle.dedup.key: `fd.nam` is not a field; the nearest is `fd.name`"),
+        ("throttle: {rate: {key: [rule]}}", "`rule` is not a field; the rule always is part of the key"),
+        (
+            "throttle: {rate: {key: [proc.name and fd.name]}}",
+            "throttle.rate.key: `proc.name and fd.name` is not a field",
+        ),
+        ("throttle: {rate: {key: [\"\"]}}", "throttle.rate.key: `` is not a field"),
+        (
+            "throttle: {rate: {key: ['proc.env[HOME]']}}",
+            "`proc.env[HOME]`: the environment is collected for rules alone",
+        ),
+        ("throttle: {rate: {window: 0s}}", "throttle.rate.window: must be longer than 0; `alerts: 0` lifts the limit"),
+        ("throttle: {dedup: {window: 25h}}", "throttle.dedup.window: 25h is longer than 1d"),
+        ("throttle: {max_keys: 0}", "throttle.max_keys: must be from 1 to 1048576"),
+        ("throttle: {exempt_priority: non}", "throttle.exempt_priority: unknown priority `non`"),
+        ("throttle: {rules: [{rate: {alerts: 1}}]}", "throttle.rules: each item has either `rule:` or `tag:`"),
+        ("throttle: {rules: [{rule: a, rate: {key: [x.y]}}]}", "throttle.rules.rate.key: `x.y` is not a field"),
+        ("throttle: {rules: [{rule: a, dedup: {windw: 1s}}]}", "throttle.rules[0].dedup: unknown key `windw`"),
         ("manifest: {workers: 0}", "manifest.workers: must be from 1 to 64"),
         ("webserver: {k8s_healthz_endpoint: /livez}", "webserver.k8s_healthz_endpoint: `/livez` is taken"),
         ("webserver: {k8s_healthz_endpoint: healthz}", "`healthz` is not a path such as `/healthz`"),

@@ -2,7 +2,8 @@
 
 use serde_json::{Map, Value as Json};
 
-use crate::format::Clock;
+use crate::format::{Clock, iso8601, time_text};
+use crate::{FieldId, Rule};
 
 /// How alerts look.
 #[derive(Clone, Debug)]
@@ -60,6 +61,32 @@ impl Default for AlertOptions {
 }
 
 impl Alert {
+    /// An alert of a rule: the line gets time and priority, `output_fields` get the time if they do not have it.
+    pub fn new(
+        rule: &Rule,
+        time_ns: u64,
+        message: &str,
+        mut output_fields: Map<String, Json>,
+        options: &AlertOptions,
+    ) -> Self {
+        let (time_key, time) = if options.time_format_iso_8601 {
+            ("evt.time.iso8601", iso8601(time_ns, "+0000"))
+        } else {
+            ("evt.time", time_text(FieldId::EVT_TIME, time_ns, options.clock))
+        };
+        output_fields.entry(time_key).or_insert_with(|| Json::from(time_ns));
+        Self {
+            rule: rule.name.clone(),
+            priority: rule.priority,
+            source: rule.source.clone(),
+            tags: rule.tags.clone(),
+            time_ns,
+            output: escaped(&format!("{time}: {} {message}", rule.priority.name())),
+            message: escaped(message),
+            output_fields,
+        }
+    }
+
     /// The JSON object; keys are sorted.
     pub fn to_json(&self, options: &AlertOptions) -> Map<String, Json> {
         let mut object = Map::new();
@@ -79,7 +106,13 @@ impl Alert {
         if options.json_include_tags_property {
             object.insert("tags".to_owned(), self.tags.clone().into());
         }
-        object.insert("time".to_owned(), crate::format::iso8601(self.time_ns, "Z").into());
+        object.insert("time".to_owned(), iso8601(self.time_ns, "Z").into());
         object
     }
+}
+
+/// The text with control characters, quotes and backslashes escaped as in JSON.
+fn escaped(text: &str) -> String {
+    let quoted = Json::from(text).to_string();
+    quoted.get(1..quoted.len() - 1).unwrap_or_default().to_owned()
 }

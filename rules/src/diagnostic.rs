@@ -5,7 +5,7 @@ use std::fmt;
 use serde::Serialize;
 
 /// An error or warning of a rule file.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize)]
 pub struct Diagnostic {
     /// What kind of trouble.
     pub code: Code,
@@ -13,12 +13,26 @@ pub struct Diagnostic {
     pub message: String,
     /// Where, from the file down to the part of an item.
     pub context: Vec<Context>,
-    /// The line of the file the innermost context begins on.
+    /// The line that [`spot`](Self::spot) is on, if that is known, else the one that the innermost context begins on; only
+    /// the start of a long one.
     pub snippet: String,
+    /// The exact place, where it is known: a word of a condition, which may be that of a macro in another file.
+    pub spot: Option<Spot>,
+}
+
+/// A place in a file.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize)]
+pub struct Spot {
+    /// The source it is in.
+    pub file: String,
+    /// Line, from 1.
+    pub line: usize,
+    /// Column, from 1, in characters.
+    pub column: usize,
 }
 
 /// One step from the file to the place of a diagnostic.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize)]
 pub struct Context {
     /// What it is: `rules content`, `rule`, `macro`, `list`, `exception`, `condition`, `output` ...
     pub kind: &'static str,
@@ -42,6 +56,16 @@ pub enum Severity {
     Warning,
 }
 
+impl Severity {
+    /// `error` or `warning`.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Error => "error",
+            Self::Warning => "warning",
+        }
+    }
+}
+
 macro_rules! codes {
     ($($variant:ident = $name:literal, $severity:ident, $doc:literal;)*) => {
         /// Kind of a diagnostic, Falco's codes.
@@ -52,6 +76,11 @@ macro_rules! codes {
             /// Falco's name of the code.
             pub const fn name(self) -> &'static str {
                 match self { $(Self::$variant => $name),* }
+            }
+
+            /// What it stands for, in a sentence.
+            pub const fn description(self) -> &'static str {
+                match self { $(Self::$variant => $doc),* }
             }
 
             /// Whether the code is an error.
@@ -98,6 +127,21 @@ impl Diagnostic {
         self.context.last()
     }
 
+    /// Where to point: the exact spot, else the place.
+    pub fn at(&self) -> Option<Spot> {
+        let place = || self.place().map(|at| Spot { file: at.file.clone(), line: at.line, column: at.column });
+        self.spot.clone().or_else(place)
+    }
+
+    /// What it is in, outermost first: `rule "name", condition`.
+    pub fn inside(&self) -> String {
+        let step = |step: &Context| match step.name.as_str() {
+            "" => step.kind.to_owned(),
+            name => format!("{} \"{name}\"", step.kind),
+        };
+        self.context.iter().skip(1).map(step).collect::<Vec<_>>().join(", ")
+    }
+
     /// The innermost rule, macro, list or exception it is about, or nothing.
     pub fn item(&self) -> Option<&Context> {
         self.context.iter().rev().find(|step| matches!(step.kind, "rule" | "macro" | "list" | "exception"))
@@ -107,25 +151,19 @@ impl Diagnostic {
 impl fmt::Display for Diagnostic {
     /// `file:line:column: warning LOAD_X: message (rule "name", condition)`, then the line it is about.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if let Some(place) = self.place() {
-            write!(f, "{}:{}:{}: ", place.file, place.line, place.column)?;
+        let at = self.at();
+        if let Some(at) = &at {
+            write!(f, "{}:{}:{}: ", at.file, at.line, at.column)?;
         }
-        let severity = match self.severity() {
-            Severity::Error => "error",
-            Severity::Warning => "warning",
-        };
-        write!(f, "{severity} {}: {}", self.code.name(), self.message)?;
-        for (nth, step) in self.context.iter().skip(1).enumerate() {
-            f.write_str(if nth == 0 { " (" } else { ", " })?;
-            if step.name.is_empty() { f.write_str(step.kind)? } else { write!(f, "{} \"{}\"", step.kind, step.name)? }
+        write!(f, "{} {}: {}", self.severity().name(), self.code.name(), self.message)?;
+        let inside = self.inside();
+        if !inside.is_empty() {
+            write!(f, " ({inside})")?;
         }
-        if self.context.len() > 1 {
-            f.write_str(")")?;
-        }
-        if let Some(place) = self.place().filter(|_| !self.snippet.is_empty()) {
-            let width = place.line.to_string().len();
-            write!(f, "\n{:width$} |\n{} | {}\n", "", place.line, self.snippet)?;
-            write!(f, "{:width$} | {:>column$}", "", "^", column = place.column.min(400))?;
+        if let Some(at) = at.filter(|_| !self.snippet.is_empty()) {
+            let width = at.line.to_string().len();
+            write!(f, "\n{:width$} |\n{} | {}\n", "", at.line, self.snippet)?;
+            write!(f, "{:width$} | {:>column$}", "", "^", column = at.column.min(400))?;
         }
         Ok(())
     }

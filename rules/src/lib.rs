@@ -17,6 +17,7 @@ mod facts;
 pub mod format;
 mod load;
 mod matches;
+mod nearest;
 mod needs;
 mod options;
 pub mod parse;
@@ -26,8 +27,13 @@ mod ruleset;
 mod select;
 mod types;
 
-/// Purser's own rules.
-pub const DEFAULT_RULES: &str = include_str!("../rulesets/purser.yaml");
+/// Purser's own rules: name and text of each file, in the order in which they are loaded.
+pub const DEFAULT_RULES: &[(&str, &str)] = &[("purser.yaml", include_str!("../rulesets/purser.yaml"))];
+
+/// Purser's own rules, ready to be loaded.
+pub fn default_sources() -> Vec<Source<'static>> {
+    DEFAULT_RULES.iter().map(|(name, text)| Source { name, text: text.as_bytes() }).collect()
+}
 
 pub use alert::{Alert, AlertOptions};
 pub use catalogue::{Catalogue, Field, FieldId};
@@ -38,10 +44,11 @@ pub use event::{EventCode, EventSet};
 pub use facts::{Arg, Fact, Facts, FieldRef, Reason, Value};
 pub use load::{Definitions, Schema, check_schema, plugins_satisfy, resolve_macros, suspicions};
 pub use matches::{Decision, Matches, Outcome, RuleMatching};
+pub use nearest::nearest;
 pub use needs::{Needs, Opens};
 pub use options::{AppendOutput, ExtraFieldSpec, LoadOptions, Selection, Selector, Source, Version};
 pub use program::{EventsError, condition_events};
 pub use rule::{Priority, Rule, RuleIndex};
-pub use ruleset::{Filter, LoadError, RuleSet};
+pub use ruleset::{Checked, Filter, LoadError, MAX_ERRORS, RuleSet};
 pub use select::matches_wildcard;
 pub use types::{Class, PrintFormat, Type};

@@ -27,7 +27,6 @@ pub enum Priority {
 
 /// A rule.
 #[derive(Debug)]
-#[expect(clippy::struct_excessive_bools, reason = "the keys of a rule")]
 pub struct Rule {
     /// Its name.
     pub name: String,
@@ -53,6 +52,8 @@ pub struct Rule {
     pub events: EventSet,
     /// The fields its condition and output read, each once, ordered.
     pub fields: Vec<FieldId>,
+    /// The fields that its condition reads: those that decide whether it fires, each once, ordered.
+    pub condition_fields: Vec<FieldId>,
     /// Asks for a capture file when it fires.
     pub capture: bool,
     /// Length of the capture in milliseconds.
@@ -62,7 +63,6 @@ pub struct Rule {
     pub(crate) format: Format,
     /// Fields that only appear in the JSON output.
     pub(crate) extra: Vec<ExtraField>,
-    pub(crate) all_events: bool,
 }
 
 /// An entry that the configuration adds to `output_fields`.
@@ -123,7 +123,8 @@ impl Rule {
         names
     }
 
-    /// The rule for a listing: name, priority, tags, enabled, event types, fields, compiled condition.
+    /// The rule for a listing: name, priority, tags, enabled, event types, fields, condition (compiled, and as written),
+    /// output, where it is defined.
     pub fn describe(&self, catalogue: &Catalogue) -> serde_json::Value {
         let fields: Vec<_> = catalogue
             .fields()
@@ -138,10 +139,13 @@ impl Rule {
             "source": self.source,
             "tags": self.tags,
             "enabled": self.enabled,
-            "events": if self.all_events { json!("all") } else { json!(self.event_names()) },
+            "events": self.event_names(),
             "fields": fields,
             "condition": self.condition,
+            "condition_text": self.condition_text,
             "output": self.output_text,
+            "file": self.defined.0,
+            "line": self.defined.1,
         })
     }
 }

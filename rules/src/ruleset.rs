@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use serde_json::{Map, Value as Json};
+use serde_json::Map;
 
 use crate::alert::{Alert, AlertOptions};
 use crate::catalogue::Catalogue;
@@ -11,7 +11,6 @@ use crate::compile::{CompileError, Hint};
 use crate::diagnostic::Diagnostic;
 use crate::event::{EVENTS, EventCode, EventSet};
 use crate::facts::{Fact, Facts, Value};
-use crate::format::iso8601;
 use crate::load::{self, Definitions};
 use crate::matches::{Matches, Outcome};
 use crate::needs::Needs;
@@ -50,6 +49,18 @@ pub struct LoadError {
     pub diagnostics: Vec<Diagnostic>,
 }
 
+/// What is to be said about files.
+#[derive(Debug)]
+pub struct Checked {
+    /// Errors and warnings, each once, in the order found.
+    pub diagnostics: Vec<Diagnostic>,
+    /// The rules, if there is no error.
+    pub rules: Option<RuleSet>,
+}
+
+/// A check ends with so many errors.
+pub const MAX_ERRORS: usize = 100;
+
 impl RuleSet {
     /// Loads files one after another into one set, and compiles them.
     ///
@@ -57,7 +68,20 @@ impl RuleSet {
     /// The first error of the files, after the warnings found up to it.
     pub fn load(sources: &[Source<'_>], options: &LoadOptions) -> Result<(Self, Vec<Diagnostic>), LoadError> {
         let (loaded, diagnostics, definitions) = load::load(sources, options);
-        let Some(loaded) = loaded else { return Err(LoadError { diagnostics }) };
+        match loaded {
+            Some(loaded) => Ok((Self::assemble(loaded, definitions, sources, options), diagnostics)),
+            None => Err(LoadError { diagnostics }),
+        }
+    }
+
+    /// Loads files to say all that is wrong with them: goes on after an error with the next item, up to [`MAX_ERRORS`].
+    pub fn check(sources: &[Source<'_>], options: &LoadOptions) -> Checked {
+        let (loaded, diagnostics, definitions) = load::check(sources, options);
+        let rules = loaded.map(|loaded| Self::assemble(loaded, definitions, sources, options));
+        Checked { diagnostics, rules }
+    }
+
+    fn assemble(loaded: load::Loaded, definitions: Definitions, sources: &[Source<'_>], options: &LoadOptions) -> Self {
         let mut set = Self {
             rules: Vec::with_capacity(loaded.rules.len()),
             roots: Vec::with_capacity(loaded.rules.len()),
@@ -77,7 +101,7 @@ impl RuleSet {
             set.conditions.push(condition);
         }
         set.select(&options.selection, options.min_priority);
-        Ok((set, diagnostics))
+        set
     }
 
     /// All rules, in rule order, disabled ones too.
@@ -88,6 +112,11 @@ impl RuleSet {
     /// One rule.
     pub fn rule(&self, index: RuleIndex) -> &Rule {
         &self.rules[index.0 as usize]
+    }
+
+    /// The condition of a rule, lists and macros in place.
+    pub fn condition(&self, index: RuleIndex) -> &Expr {
+        &self.conditions[index.0 as usize]
     }
 
     /// The rule called `name`.
@@ -161,16 +190,9 @@ impl RuleSet {
             _ => 0,
         };
         let clock = options.clock;
-        let (time_key, time) = if options.time_format_iso_8601 {
-            ("evt.time.iso8601", iso8601(time_ns, "+0000"))
-        } else {
-            ("evt.time", crate::format::time_text(FieldId::EVT_TIME, time_ns, clock))
-        };
         let message = rule.format.text_with(facts, clock, true).unwrap_or_default();
         let message = String::from_utf8_lossy(&message).into_owned();
-        let line = format!("{time}: {} {message}", rule.priority.name());
         let mut output_fields = Map::new();
-        output_fields.insert(time_key.to_owned(), Json::from(time_ns));
         rule.format.json_into(facts, clock, &mut output_fields);
         for extra in &rule.extra {
             let value = if extra.raw {
@@ -181,16 +203,7 @@ impl RuleSet {
             };
             output_fields.insert(extra.key.clone(), value);
         }
-        Alert {
-            rule: rule.name.clone(),
-            priority: rule.priority,
-            source: rule.source.clone(),
-            tags: rule.tags.clone(),
-            time_ns,
-            output: escaped(&line),
-            message: escaped(&message),
-            output_fields,
-        }
+        Alert::new(rule, time_ns, &message, output_fields, options)
     }
 
     /// Applies a selection to what the files say, and builds what is evaluated.
@@ -273,10 +286,4 @@ impl Filter {
         scratch.start(&self.graph);
         self.graph.evaluate(self.root, facts, &mut scratch)
     }
-}
-
-/// The text with control characters, quotes and backslashes escaped as in JSON.
-fn escaped(text: &str) -> String {
-    let quoted = Json::from(text).to_string();
-    quoted.get(1..quoted.len() - 1).unwrap_or_default().to_owned()
 }

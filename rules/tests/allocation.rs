@@ -12,7 +12,7 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 
 use purser_rules::{
-    DEFAULT_RULES, EventCode, Fact, Facts, FieldId, FieldRef, LoadOptions, Matches, Reason, RuleSet, Source, Value,
+    EventCode, Fact, Facts, FieldId, FieldRef, LoadOptions, Matches, Reason, RuleSet, Source, Value, default_sources,
 };
 
 struct Counting;
@@ -83,8 +83,7 @@ fn allocations(rules: &RuleSet) -> usize {
 
 #[test]
 fn our_rules() {
-    let source = Source { name: "purser.yaml", text: DEFAULT_RULES.as_bytes() };
-    let (rules, _) = RuleSet::load(&[source], &LoadOptions::default()).expect("rules");
+    let (rules, _) = RuleSet::load(&default_sources(), &LoadOptions::default()).expect("rules");
     assert_eq!(allocations(&rules), 0);
 }
 

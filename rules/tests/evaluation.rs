@@ -4,9 +4,10 @@
 
 use std::cell::Cell;
 
+use purser_rules::format::Format;
 use purser_rules::{
-    AlertOptions, Decision, EventCode, Fact, Facts, FieldId, FieldRef, LoadOptions, Matches, Outcome, Priority, Reason,
-    RuleMatching, RuleSet, Selection, Selector, Source, Value,
+    AlertOptions, Catalogue, Decision, EventCode, Fact, Facts, FieldId, FieldRef, LoadOptions, Matches, Outcome,
+    Priority, Reason, RuleMatching, RuleSet, Selection, Selector, Source, Value,
 };
 
 const RULES: &str = r"
@@ -164,5 +165,27 @@ fn checks_that_print_alike() {
                 conditions.into_iter().filter(|name| matches[usize::from(*name == second)]).collect();
             assert_eq!(names, expected);
         }
+    }
+}
+
+#[test]
+fn the_name_of_one_field_and_nothing_else() {
+    let catalogue = Catalogue::builtin();
+    for name in ["proc.name", "proc.aname[2]", "evt.arg.flags", "evt.arg[0]", "tolower(proc.name)", "evt.time"] {
+        assert!(Format::field(name, catalogue).is_ok_and(|format| format.fields().len() == 1), "{name}");
+    }
+    for name in [
+        "",
+        "x",
+        "proc.namex",
+        "proc.name x",
+        " proc.name",
+        "10proc.name",
+        "%proc.name",
+        "proc.aname[",
+        "proc.name%fd.name",
+    ] {
+        let error = Format::field(name, catalogue).expect_err(name);
+        assert!(error.message.contains(name) && error.unknown_filter, "{error}");
     }
 }

@@ -12,11 +12,10 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use purser_rules::cases::CaseFile;
-use purser_rules::{DEFAULT_RULES, LoadOptions, RuleSet, Source};
+use purser_rules::{LoadOptions, RuleSet, Source, default_sources};
 
 fn own_rules() -> RuleSet {
-    let source = Source { name: "purser.yaml", text: DEFAULT_RULES.as_bytes() };
-    let (rules, diagnostics) = RuleSet::load(&[source], &LoadOptions::default()).expect("our own rules load");
+    let (rules, diagnostics) = RuleSet::load(&default_sources(), &LoadOptions::default()).expect("our own rules load");
     let shown: Vec<String> = diagnostics.iter().map(ToString::to_string).collect();
     assert!(shown.is_empty(), "{}", shown.join("\n"));
     rules

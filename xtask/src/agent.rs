@@ -85,8 +85,10 @@ pub struct Summary {
     pub events: BTreeMap<String, u64>,
     /// Losses by stage and reason.
     pub lost: BTreeMap<String, BTreeMap<String, u64>>,
-    /// Alerts by rule.
+    /// Alerts by rule, folded ones included.
     pub alerts: BTreeMap<String, u64>,
+    /// Those of them that were folded.
+    pub folded: BTreeMap<String, u64>,
     /// Verdicts by name.
     pub verdicts: BTreeMap<String, u64>,
     /// The sensor's tier.
@@ -311,7 +313,7 @@ mod tests {
     fn a_summary_adds_up() {
         let summary: Summary = serde_json::from_value(json!({
             "events": { "exec": 2, "openat": 3 }, "lost": { "ring": { "full": 4 }, "sink": { "queue_full": 1, "io": 0 } },
-            "alerts": {}, "verdicts": {}, "tier": "c", "hooks": ["sched_process_exec"], "rules": 8,
+            "alerts": {}, "folded": {}, "verdicts": {}, "tier": "c", "hooks": ["sched_process_exec"], "rules": 8,
         }))
         .unwrap();
         assert_eq!((summary.events(), summary.lost()), (5, 5));

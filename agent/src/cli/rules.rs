@@ -6,9 +6,17 @@ use std::{
 };
 
 use anyhow::{Context as _, bail};
-use clap::{Args, Subcommand};
+use clap::{Args, Subcommand, ValueEnum};
 use purser_rules::cases::CaseFile;
-use purser_rules::{Catalogue, LoadOptions, RuleSet, Source};
+use purser_rules::{LoadOptions, RuleSet, Source};
+
+mod check;
+mod events;
+mod fields;
+mod list;
+mod notes;
+mod page;
+mod snippet;
 
 use super::{load, one_line, print};
 use crate::config;
@@ -17,33 +25,111 @@ use crate::config;
 #[derive(Debug, Subcommand)]
 pub enum RulesCommand {
     /// Load rules and say what is wrong with them; exit code 1 if they cannot be used.
-    Check(Files),
-    /// List the rules: enabled or not, priority, name.
-    List(Files),
+    Check(Check),
+    /// List the rules: enabled or not, priority, name; with --json everything about each.
+    List(List),
     /// Run files of cases: events written down as field values, and the rules that must fire on each, exactly those.
     Test(Cases),
-    /// List the fields that rules can use.
-    Fields {
-        /// Only fields whose name begins so, such as `proc.`
-        prefix: Option<String>,
-        /// As JSON objects, one a line
-        #[arg(long)]
-        json: bool,
-    },
+    /// List the fields that rules can use, and which never have a value in this build.
+    Fields(Listing),
+    /// List the events that rules can name, their parameters, and which of them this build delivers.
+    Events(Listing),
+}
+
+/// What to list, and how.
+#[derive(Debug, Args)]
+pub struct Listing {
+    /// Only what has a name that begins so, such as `proc.`
+    prefix: Option<String>,
+    /// As one JSON array
+    #[arg(long)]
+    json: bool,
+    /// As a page of Markdown
+    #[arg(long, conflicts_with = "json")]
+    markdown: bool,
+}
+
+/// How to print a listing.
+enum Form {
+    Text,
+    Json,
+    Markdown,
+}
+
+impl Listing {
+    fn form(&self) -> Form {
+        form(self.json, self.markdown)
+    }
+}
+
+fn form(json: bool, markdown: bool) -> Form {
+    match (json, markdown) {
+        (true, _) => Form::Json,
+        (_, true) => Form::Markdown,
+        _ => Form::Text,
+    }
 }
 
 /// Which rules.
 #[derive(Debug, Args)]
-pub struct Files {
+struct Files {
     /// Rule files, or directories of them [default: those of the configuration, else the embedded ones]
     #[arg(value_name = "FILE|DIR")]
     paths: Vec<PathBuf>,
     /// The configuration: which rules it selects, and what it appends to their output
     #[arg(long, short, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// As JSON objects, one a line
+}
+
+/// What to check, and how to say it.
+#[derive(Debug, Args)]
+pub struct Check {
+    #[command(flatten)]
+    files: Files,
+    /// As one JSON object, with the keys that Falco's `--validate` has
     #[arg(long)]
     json: bool,
+    /// Warnings fail the check, too
+    #[arg(long, short = 'W')]
+    strict: bool,
+    /// When to print in colour
+    #[arg(long, value_enum, value_name = "WHEN", default_value_t)]
+    color: Color,
+}
+
+/// When to print in colour.
+#[derive(Clone, Copy, Debug, Default, ValueEnum)]
+enum Color {
+    /// To a terminal, unless `NO_COLOR` is set.
+    #[default]
+    Auto,
+    /// Always.
+    Always,
+    /// Never.
+    Never,
+}
+
+impl Color {
+    fn choice(self) -> anstream::ColorChoice {
+        match self {
+            Self::Auto => anstream::AutoStream::choice(&std::io::stdout()),
+            Self::Always => anstream::ColorChoice::AlwaysAnsi,
+            Self::Never => anstream::ColorChoice::Never,
+        }
+    }
+}
+
+/// What to list, and how.
+#[derive(Debug, Args)]
+pub struct List {
+    #[command(flatten)]
+    files: Files,
+    /// As one JSON array
+    #[arg(long)]
+    json: bool,
+    /// As a page of Markdown
+    #[arg(long, conflicts_with = "json")]
+    markdown: bool,
 }
 
 /// What to test, and with which rules.
@@ -62,10 +148,11 @@ pub struct Cases {
 
 pub(super) fn execute(command: &RulesCommand) -> anyhow::Result<()> {
     match command {
-        RulesCommand::Check(files) => check(files),
-        RulesCommand::List(files) => list(files),
+        RulesCommand::Check(arguments) => check::execute(arguments),
+        RulesCommand::List(arguments) => list(arguments),
         RulesCommand::Test(cases) => test(cases),
-        RulesCommand::Fields { prefix, json } => fields(prefix.as_deref().unwrap_or_default(), *json),
+        RulesCommand::Fields(listing) => print(fields::show(listing)?.as_bytes()),
+        RulesCommand::Events(listing) => print(events::show(listing)?.as_bytes()),
     }
 }
 
@@ -78,7 +165,8 @@ pub type RuleFile = (String, Vec<u8>);
 /// The text of the rule files at `paths`, directories opened up; without paths, of the embedded rules.
 pub fn read(paths: &[PathBuf]) -> anyhow::Result<Vec<RuleFile>> {
     if paths.is_empty() {
-        return Ok(vec![("purser.yaml (embedded)".to_owned(), purser_rules::DEFAULT_RULES.as_bytes().to_vec())]);
+        let embedded = |(name, text): &(&str, &str)| (format!("{name} (embedded)"), text.as_bytes().to_vec());
+        return Ok(purser_rules::DEFAULT_RULES.iter().map(embedded).collect());
     }
     let read = |path: PathBuf| {
         let text = config::read_at_most(&path, MAX_FILE_BYTES)
@@ -88,44 +176,10 @@ pub fn read(paths: &[PathBuf]) -> anyhow::Result<Vec<RuleFile>> {
     config::rule_paths(paths)?.into_iter().map(read).collect()
 }
 
-fn check(files: &Files) -> anyhow::Result<()> {
-    let (texts, options) = files.open()?;
-    let (diagnostics, rules, failed) = match RuleSet::load(&sources(&texts), &options) {
-        Ok((set, diagnostics)) => (diagnostics, set.rules().len(), false),
-        Err(error) => (error.diagnostics, 0, true),
-    };
-    let mut out = String::new();
-    for diagnostic in &diagnostics {
-        if files.json {
-            writeln!(out, "{}", serde_json::to_string(diagnostic)?)?;
-        } else {
-            writeln!(out, "{diagnostic}")?;
-        }
-    }
-    if !failed && !files.json {
-        writeln!(out, "ok: {rules} rules in {} files, {} warnings", texts.len(), diagnostics.len())?;
-    }
-    print(out.as_bytes())?;
-    if failed {
-        bail!("the rules cannot be used: correct the error above");
-    }
-    Ok(())
-}
-
-fn list(files: &Files) -> anyhow::Result<()> {
-    let (texts, options) = files.open()?;
+fn list(list: &List) -> anyhow::Result<()> {
+    let (texts, options) = list.files.open()?;
     let (set, _) = RuleSet::load(&sources(&texts), &options)?;
-    let catalogue = options.catalogue.as_deref().unwrap_or_else(|| Catalogue::builtin());
-    let mut out = String::new();
-    for rule in set.rules() {
-        if files.json {
-            writeln!(out, "{}", rule.describe(catalogue))?;
-        } else {
-            let state = if rule.enabled { "enabled " } else { "disabled" };
-            writeln!(out, "{state}  {:<13}  {}", rule.priority.name(), one_line(&rule.name))?;
-        }
-    }
-    print(out.as_bytes())
+    print(list::show(&set, &form(list.json, list.markdown)).as_bytes())
 }
 
 fn test(cases: &Cases) -> anyhow::Result<()> {
@@ -166,22 +220,6 @@ fn test(cases: &Cases) -> anyhow::Result<()> {
         bail!("{failed} cases failed: correct the rules or the cases above");
     }
     Ok(())
-}
-
-fn fields(prefix: &str, json: bool) -> anyhow::Result<()> {
-    let mut out = String::new();
-    for field in Catalogue::builtin().fields().iter().filter(|field| field.name.starts_with(prefix)) {
-        if json {
-            let (name, kind, doc) = (&field.name, field.ty.name(), &field.doc);
-            writeln!(out, "{}", serde_json::json!({"name": name, "type": kind, "doc": doc}))?;
-        } else {
-            writeln!(out, "{:<36}  {:<12}  {}", field.name, field.ty.name(), field.doc)?;
-        }
-    }
-    if out.is_empty() {
-        bail!("no field begins with `{prefix}`; `purser rules fields` lists them all");
-    }
-    print(out.as_bytes())
 }
 
 impl Files {

@@ -10,6 +10,7 @@ use std::{
 use serde::Serialize;
 
 use crate::metrics::{EVENTS, Family, LOST, Metrics, RULE_MATCHES, VERDICTS};
+use crate::throttle::FOLDED;
 
 /// The sum of a run.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Default)]
@@ -18,8 +19,10 @@ pub struct Summary {
     pub events: BTreeMap<String, u64>,
     /// Losses by stage and reason, those that did not occur as 0.
     pub lost: BTreeMap<String, BTreeMap<String, u64>>,
-    /// Alerts by rule, only rules that raised one.
+    /// Alerts by rule, folded ones included, summaries not; only rules that raised one.
     pub alerts: BTreeMap<String, u64>,
+    /// How many of these were folded into summaries, by rule; only rules of which one was.
+    pub folded: BTreeMap<String, u64>,
     /// Verdicts, those that were not given as 0.
     pub verdicts: BTreeMap<String, u64>,
     /// The sensor's tier.
@@ -41,10 +44,13 @@ impl Summary {
         }
         let mut alerts = by_first_label(metrics, RULE_MATCHES);
         alerts.retain(|_, count| *count > 0);
+        let mut folded = by_first_label(metrics, FOLDED);
+        folded.retain(|_, count| *count > 0);
         Self {
             events: by_first_label(metrics, EVENTS),
             lost,
             alerts,
+            folded,
             verdicts: by_first_label(metrics, VERDICTS),
             tier: tier.into(),
             hooks,
@@ -112,6 +118,9 @@ impl fmt::Display for Summary {
         for (rule, count) in &self.alerts {
             // A rule's name is foreign text.
             write!(f, "\n    {count:>7}  {}", super::one_line(rule))?;
+            if let Some(folded) = self.folded.get(rule) {
+                write!(f, " ({folded} folded)")?;
+            }
         }
         Ok(())
     }
@@ -153,6 +162,8 @@ mod tests {
         metrics.rule_matches("A", Priority::Warning).add(1);
         metrics.rule_matches("A", Priority::Error).add(1);
         metrics.rule_matches("B", Priority::Error);
+        metrics.counter(FOLDED, &["A", "rate"]).add(1);
+        metrics.counter(FOLDED, &["B", "rate"]);
         metrics.verdict("expected").add(7);
         Summary::of(&metrics, "C", vec!["sched_process_exec".to_owned()], 8)
     }
@@ -170,6 +181,7 @@ mod tests {
                 "events": {"exec": 3, "open": 0},
                 "lost": {"ring": {"full": 2}, "sink": {"queue_full": 0}},
                 "alerts": {"A": 2},
+                "folded": {"A": 1},
                 "verdicts": {"expected": 7},
                 "tier": "C", "hooks": ["sched_process_exec"], "rules": 8,
             })
@@ -222,7 +234,7 @@ mod tests {
         assert_eq!(
             summary().to_string(),
             "purser: tier C, 1 hooks, 8 rules\n  events    3 (exec 3)\n  lost      2 (ring/full 2)\n  \
-             verdicts  7 (expected 7)\n  alerts    2\n          2  A"
+             verdicts  7 (expected 7)\n  alerts    2\n          2  A (1 folded)"
         );
     }
 }

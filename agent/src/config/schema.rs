@@ -334,6 +334,6 @@ fn quoted(text: &str) -> String {
 }
 
 /// At most 64 characters, control characters escaped: a key of a foreign file goes into a one-line message.
-fn printable(text: &str) -> String {
+pub(crate) fn printable(text: &str) -> String {
     text.chars().take(64).flat_map(char::escape_debug).collect()
 }

@@ -64,7 +64,12 @@ impl Sight<'_> {
                 Fact::text(HOSTNAME.get_or_init(crate::alert::hostname).as_bytes())
             }
             FieldId::EVT_DIR => Fact::text(b"<"),
-            FieldId::EVT_LATENCY | FieldId::EVT_LATENCY_S | FieldId::EVT_LATENCY_NS => unsigned(0),
+            FieldId::EVT_LATENCY
+            | FieldId::EVT_LATENCY_S
+            | FieldId::EVT_LATENCY_NS
+            | FieldId::EVT_LATENCY_QUANTIZED
+            | FieldId::EVT_WAIT_LATENCY => unsigned(0),
+            FieldId::EVT_LATENCY_HUMAN => Fact::text(b"0ns"),
             FieldId::EVT_COUNT | FieldId::EVT_COUNT_EXIT => unsigned(1),
             FieldId::EVT_RAWRES => self.result().map_or(NOT_APPLICABLE, signed),
             FieldId::EVT_FAILED => self.result().map_or(NOT_APPLICABLE, |result| boolean(result < 0)),

@@ -2,6 +2,7 @@
 //! container and its verdict. One file per class of fields. It reads nothing from the machine but user names,
 //! and those through [`Outside`].
 
+pub mod collected;
 mod container;
 mod evt;
 mod fd;

@@ -172,6 +172,13 @@ const HOOKS: &[HookSpec] = &[
     hook("tp_btf/io_uring_complete", "io_uring_complete", &[EventGroup::IoUring], false),
 ];
 
+/// The hooks that deliver the event that rules call `name`, as `tp_btf/sched_process_exec`; none if nothing delivers it.
+pub fn hooks_of(name: &str) -> Vec<&'static str> {
+    let events = || EventType::ALL.iter().filter(|event| event.name() == name);
+    let serves = |hook: &&HookSpec| events().any(|event| hook.serves.contains(&event.group()));
+    HOOKS.iter().filter(serves).map(|hook| hook.name).collect()
+}
+
 /// Maps with one element per processor.
 const SCRATCH_MAPS: &[&str] =
     &["EXEC", "OPEN", "CONNECT", "CGROUP", "FORK", "EXIT", "IO_URING_OPEN", "IO_URING_CONNECT"];

@@ -169,14 +169,7 @@ impl Catalogue {
 
     /// The names nearest to `name`, for an error that suggests.
     pub fn nearest(&self, name: &str) -> Option<&str> {
-        self.fields
-            .iter()
-            // Names that differ this much in length are not near, and comparing takes memory for each pair of letters.
-            .filter(|field| field.name.len().abs_diff(name.len()) <= 3)
-            .map(|field| (strsim::damerau_levenshtein(name, &field.name), field.name.as_ref()))
-            .min()
-            .filter(|(distance, near)| *distance <= near.len().div_ceil(3).min(3))
-            .map(|(_, near)| near)
+        crate::nearest::nearest(name, self.fields.iter().map(|field| field.name.as_ref()))
     }
 
     /// Ids from here on are not in the built-in catalogue.

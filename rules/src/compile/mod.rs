@@ -13,6 +13,7 @@ use crate::diagnostic::Code;
 use crate::eval::{
     BytesTest, FieldKind, Glob, Literal, NumericOp, OperandOp, PathSet, Posix, Predicate, Test, TextSet, TextTest,
 };
+use crate::nearest::did_you_mean;
 use crate::parse::{Expr, Modifier, Op, Operand, Pos, Right, parse_operand_prefix};
 use crate::types::{Class, Type};
 
@@ -106,7 +107,7 @@ impl Check<'_> {
             self.hint(value, *pos, hints);
             if self.typed.names_event && !known_event(value) {
                 let name = String::from_utf8_lossy(value);
-                let message = format!("unknown event type '{name}'");
+                let message = format!("unknown event type '{name}'{}", did_you_mean(&name, event_names()));
                 return Err(CompileError { message, pos: *pos, unknown_filter: true });
             }
         }
@@ -355,6 +356,12 @@ fn finder(needle: &[u8]) -> memchr::memmem::Finder<'static> {
 
 fn list_mark(typed: &Typed) -> &'static str {
     if typed.kind == FieldKind::List { " list" } else { "" }
+}
+
+/// The names of all events and system calls.
+fn event_names() -> impl Iterator<Item = &'static str> {
+    let own = crate::event::EVENTS.iter().filter(|event| event.is_used()).map(|event| event.name);
+    own.chain(crate::event::SYSCALLS)
 }
 
 /// Whether a literal is the name of an event or system call, or empty.

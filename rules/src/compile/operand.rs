@@ -4,6 +4,7 @@ use super::{CompileError, error};
 use crate::catalogue::{ArgKind, Catalogue, Field, FieldFlags, FieldId};
 use crate::eval::{Argument, FieldKind, FieldSource, OperandSource, OwnedArg, Transform, TransformName};
 use crate::event::EVENTS;
+use crate::nearest::nearest;
 use crate::parse::{Operand, Pos, TransformArg};
 use crate::types::{PrintFormat, Type};
 
@@ -117,7 +118,14 @@ fn dotted_argument(field: &Field, key: &str) -> Result<OwnedArg, String> {
     if known {
         Ok(OwnedArg::Key(key.as_bytes().into()))
     } else {
-        Err(format!("nonexistent field '{}.{key}'", field.name))
+        let arguments = || EVENTS.iter().flat_map(|event| event.params).map(|param| param.name);
+        let near = match field.id {
+            FieldId::EVT_ARG | FieldId::EVT_RAWARG => nearest(key, arguments()),
+            FieldId::EVT_TYPE_IS => nearest(key, super::event_names()),
+            _ => nearest(key, ["src", "dst"]),
+        };
+        let hint = near.map(|near| format!("; did you mean '{}.{near}'?", field.name)).unwrap_or_default();
+        Err(format!("nonexistent field '{}.{key}'{hint}", field.name))
     }
 }
 

@@ -104,6 +104,19 @@ impl Format {
         Ok(Self { tokens, keep_missing })
     }
 
+    /// Compiles the name of one field, with its argument, or a transformed field.
+    ///
+    /// # Errors
+    /// It is no such thing, or more than that.
+    pub fn field(name: &str, catalogue: &Catalogue) -> Result<Self, FormatError> {
+        let fail = || FormatError { message: format!("`{name}` is not a field"), unknown_filter: true };
+        let format = Self::parse(format!("%{name}").as_bytes(), catalogue).map_err(|_error| fail())?;
+        match format.tokens.as_slice() {
+            [Token::Value(token)] if token.width == 0 && token.shown.key == name => Ok(format),
+            _ => Err(fail()),
+        }
+    }
+
     /// Fields that are read, in order.
     pub fn fields(&self) -> Vec<FieldId> {
         self.values().flat_map(|token| token.shown.ids.iter().copied()).collect()
@@ -177,8 +190,8 @@ impl Format {
         }
     }
 
-    /// The only value of a format that is one field.
-    pub(crate) fn first_json<F: Facts + ?Sized>(&self, facts: &F, clock: Clock) -> Json {
+    /// The value of a format that is one field, with its type; null if it is missing.
+    pub fn first_json<F: Facts + ?Sized>(&self, facts: &F, clock: Clock) -> Json {
         self.values().next().and_then(|token| token.shown.json(facts, clock)).unwrap_or(Json::Null)
     }
 
@@ -319,7 +332,12 @@ fn value_token<'t>(text: &'t [u8], catalogue: &Catalogue) -> Result<(ValueToken,
         };
         return Ok((ValueToken { width, shown: shown.1, inner }, &text[length..]));
     }
-    fail(format!("invalid formatting token '%{}': no such field", shown()), true)
+    // The name alone, where there is one: what follows is text.
+    let token = shown();
+    let name = &token[..token.find(|c: char| !c.is_ascii_alphanumeric() && !"._".contains(c)).unwrap_or(token.len())];
+    let near = catalogue.nearest(name).map(|near| format!("; did you mean '%{near}'?")).unwrap_or_default();
+    let token = if name.is_empty() { &token } else { name };
+    fail(format!("invalid formatting token '%{token}': no such field{near}"), true)
 }
 
 /// The longest start of an operand that resolves: as it is, without argument, with a shorter name.

@@ -37,6 +37,8 @@ pub(crate) struct Macro {
     pub(crate) order: Order,
     pub(crate) origin: Origin,
     pub(crate) condition_origin: Origin,
+    /// Where in `condition` each part begins that was appended, and where that part is.
+    pub(crate) appended: Vec<(usize, Origin)>,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -59,6 +61,8 @@ pub(crate) struct RuleItem {
     pub(crate) origin: Origin,
     pub(crate) condition_origin: Origin,
     pub(crate) output_origin: Origin,
+    /// Where in `condition` each part begins that was appended, and where that part is.
+    pub(crate) appended: Vec<(usize, Origin)>,
     pub(crate) unknown_source: bool,
 }
 

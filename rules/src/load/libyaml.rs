@@ -164,6 +164,5 @@ unsafe fn message(text: *const i8) -> &'static str {
 }
 
 fn place(mark: sys::yaml_mark_t) -> Place {
-    let number = |number: u64| u32::try_from(number).unwrap_or(u32::MAX).saturating_add(1);
-    Place { line: number(mark.line), column: number(mark.column) }
+    Place { line: mark.line as usize + 1, column: mark.column as usize + 1 }
 }

@@ -3,6 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
+use crate::nearest::did_you_mean;
 use crate::parse::Expr;
 use crate::program::{MAX_DEPTH, MAX_NODES};
 
@@ -16,10 +17,22 @@ pub(crate) struct Resolved {
 
 /// Why a macro cannot be put in.
 pub(crate) enum MacroError {
-    /// There is no such macro, or it refers to itself.
-    Invalid(String),
+    /// There is no macro of this name: the name, and a suggestion.
+    Undefined(String, String),
+    /// It refers to itself.
+    Loop(String),
     /// The condition grows beyond all bounds.
     TooLarge(String),
+}
+
+impl MacroError {
+    pub(crate) fn message(&self) -> String {
+        match self {
+            Self::Undefined(name, hint) => format!("undefined macro '{name}' used in filter{hint}"),
+            Self::Loop(name) => format!("reference loop in macro '{name}'"),
+            Self::TooLarge(message) => message.clone(),
+        }
+    }
 }
 
 /// Puts macros, given by name and condition, into a condition.
@@ -34,7 +47,7 @@ pub fn resolve_macros(condition: &[u8], macros: &[(String, Vec<u8>)]) -> Result<
     }
     match known.resolve(&parsed(condition)?, usize::MAX) {
         Ok(resolved) => Ok(resolved.expr),
-        Err(MacroError::Invalid(message) | MacroError::TooLarge(message)) => Err(message),
+        Err(error) => Err(error.message()),
     }
 }
 
@@ -119,14 +132,15 @@ impl Macros<'_> {
         seen: &mut HashMap<String, Resolved>,
     ) -> Result<Resolved, MacroError> {
         let Some(tree) = self.trees.get(name).filter(|tree| tree.index < visibility) else {
-            return Err(MacroError::Invalid(format!("undefined macro '{name}' used in filter")));
+            let visible = self.trees.iter().filter(|(_, tree)| tree.index < visibility).map(|(name, _)| *name);
+            return Err(MacroError::Undefined(name.to_owned(), did_you_mean(name, visible)));
         };
         self.used.insert(name.to_owned());
         if let Some(resolved) = tree.resolved.as_ref().or_else(|| seen.get(name)) {
             return Ok(resolved.clone());
         }
         if inside.iter().any(|outer| outer == name) {
-            return Err(MacroError::Invalid(format!("reference loop in macro '{name}'")));
+            return Err(MacroError::Loop(name.to_owned()));
         }
         if inside.len() >= MAX_DEPTH / 20 {
             return Err(MacroError::TooLarge("macros are nested too deeply".to_owned()));

@@ -8,25 +8,29 @@ mod exception;
 mod item;
 mod libyaml;
 mod lists;
+mod locate;
 mod macros;
 mod output;
 mod reader;
 mod report;
 mod schema;
+mod warnings;
 mod yaml;
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use collection::Collection;
+use collection::{Collection, Recovery, Trouble};
 use item::{Origin, RuleItem};
 use lists::Lists;
+use locate::{Fault, Locator, Written};
 use macros::{MacroError, MacroTree, Macros};
-use report::{Diagnostics, Trouble, Warnings};
+use report::{Diagnostics, MAX_SPOTS, syntax_hint};
+use warnings::Warnings;
 
 use crate::catalogue::{Catalogue, FieldId};
 use crate::compile::known_operand;
-use crate::diagnostic::{Code, Diagnostic};
+use crate::diagnostic::{Code, Diagnostic, Severity};
 use crate::event::{EventCode, EventSet};
 use crate::options::{LoadOptions, Source};
 use crate::parse::{self, Expr, Op, Operand, Right};
@@ -65,29 +69,67 @@ pub struct Definitions {
 
 /// Loads files. The last diagnostic is the error, if there is one.
 pub(crate) fn load(sources: &[Source<'_>], options: &LoadOptions) -> (Option<Loaded>, Vec<Diagnostic>, Definitions) {
+    run(sources, options, None)
+}
+
+/// The same, and goes on after errors with the next item: all errors are among the diagnostics, and each diagnostic is there once.
+pub(crate) fn check(sources: &[Source<'_>], options: &LoadOptions) -> (Option<Loaded>, Vec<Diagnostic>, Definitions) {
+    let (loaded, mut diagnostics, definitions) = run(sources, options, Some(Recovery::default()));
+    // Warnings of earlier files repeat with each file.
+    let mut seen = std::collections::HashSet::new();
+    diagnostics.retain(|found| seen.insert(found.clone()));
+    let failed = diagnostics.iter().any(|found| found.severity() == Severity::Error);
+    (loaded.filter(|_| !failed), diagnostics, definitions)
+}
+
+fn run(
+    sources: &[Source<'_>],
+    options: &LoadOptions,
+    recovery: Option<Recovery>,
+) -> (Option<Loaded>, Vec<Diagnostic>, Definitions) {
     let catalogue = options.catalogue.clone().unwrap_or_else(Catalogue::shared);
     let mut collection = Collection::new(catalogue);
-    let mut diagnostics = Diagnostics::default();
+    collection.recovery = recovery;
+    let mut diagnostics = Diagnostics::new();
     let mut loaded = Loaded { rules: Vec::new(), graph: Graph::default() };
+    let mut reported = 0;
     for (file, source) in sources.iter().enumerate() {
+        diagnostics.names.push(source.name.to_owned());
         let result = match std::str::from_utf8(source.text) {
             Ok(text) => {
                 let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-                diagnostics.file(source.name, text);
+                diagnostics.texts.push(text);
                 reader::read(file, text, options, &mut collection)
             }
             Err(error) => {
                 let valid = String::from_utf8_lossy(&source.text[..error.valid_up_to()]);
                 let at = yaml::Place {
-                    line: valid.matches('\n').count() as u32 + 1,
-                    column: valid.rsplit('\n').next().map_or(0, |line| line.chars().count()) as u32 + 1,
+                    line: valid.matches('\n').count() + 1,
+                    column: valid.rsplit('\n').next().map_or(0, |line| line.chars().count()) + 1,
                 };
-                diagnostics.file(source.name, "");
+                diagnostics.texts.push("");
                 Err(Trouble::new(Code::YamlParse, "the file is not valid UTF-8".to_owned(), Origin { file, at }))
             }
         };
-        let result = result.and_then(|()| compile(&mut collection, options, std::mem::take(&mut loaded.graph)));
-        diagnostics.add_all(std::mem::take(&mut collection.warnings));
+        let result = match (result, &mut collection.recovery) {
+            (Err(error), Some(recovery)) => {
+                // What is in the rest of the file is not known.
+                recovery.unread();
+                recovery.note(error, "", String::new())
+            }
+            (result, _) => result,
+        };
+        let graph = std::mem::take(&mut loaded.graph);
+        let result = result.and_then(|()| compile(&mut collection, options, graph, &diagnostics.texts));
+        let errors =
+            collection.recovery.as_mut().map(|recovery| recovery.errors.split_off(reported)).unwrap_or_default();
+        for found in std::mem::take(&mut collection.warnings).into_listed().into_iter().chain(errors.iter().cloned()) {
+            diagnostics.add(found);
+        }
+        if let Some(recovery) = &mut collection.recovery {
+            recovery.errors.extend(errors);
+            reported = recovery.errors.len();
+        }
         match result {
             Ok(compiled) => loaded = compiled,
             Err(error) => {
@@ -145,17 +187,29 @@ fn missing_plugin(collection: &Collection, options: &LoadOptions) -> Option<Trou
 }
 
 /// Compiles everything that was collected. The graph of an earlier file is gone on with: equal checks are there already.
-fn compile(collection: &mut Collection, options: &LoadOptions, graph: Graph) -> Result<Loaded, Trouble> {
+fn compile(
+    collection: &mut Collection,
+    options: &LoadOptions,
+    graph: Graph,
+    texts: &[&str],
+) -> Result<Loaded, Trouble> {
     let mut warnings = Warnings::default();
-    let result = Compiler { collection, options, warnings: &mut warnings, nodes: 0 }.run(graph);
+    let mut recovery = collection.recovery.take();
+    let compiler =
+        Compiler { collection, options, texts, warnings: &mut warnings, recovery: recovery.as_mut(), nodes: 0 };
+    let result = compiler.run(graph);
     collection.warnings.append(warnings);
+    collection.recovery = recovery;
     result
 }
 
 struct Compiler<'a, 'w> {
     collection: &'a Collection,
     options: &'a LoadOptions,
+    /// The files so far, to point into.
+    texts: &'w [&'w str],
     warnings: &'w mut Warnings,
+    recovery: Option<&'w mut Recovery>,
     /// Of the conditions so far.
     nodes: usize,
 }
@@ -168,17 +222,25 @@ enum Failed {
 }
 
 impl<'a> Compiler<'a, '_> {
-    fn run(&mut self, graph: Graph) -> Result<Loaded, Trouble> {
+    fn run(mut self, graph: Graph) -> Result<Loaded, Trouble> {
         let collection = self.collection;
         let mut lists = Lists::new(collection);
         let mut macros = self.macros(&mut lists)?;
         let mut loaded = Loaded { rules: Vec::new(), graph };
+        let mut complete = true;
         for item in collection.rules().iter().filter(|item| !item.unknown_source) {
             match self.rule(item, &mut lists, &mut macros, &mut loaded.graph) {
                 Ok(rule) => loaded.rules.push(rule),
                 Err(Failed::Skipped(trouble)) => self.warnings.push(trouble),
-                Err(Failed::Error(trouble)) => return Err(trouble),
+                Err(Failed::Error(trouble)) => {
+                    complete = false;
+                    self.failed(trouble, "rule", &item.name)?;
+                }
             }
+        }
+        if !complete {
+            // What a rule would have used is not known.
+            return Ok(loaded);
         }
         for item in collection.macros().iter().filter(|item| !macros.used.contains(&item.name)) {
             let message = "macro not referred to by any other rule or macro".to_owned();
@@ -199,19 +261,34 @@ impl<'a> Compiler<'a, '_> {
         let mut macros = Macros { trees: HashMap::new(), used: std::collections::HashSet::new() };
         for item in collection.macros() {
             let context = [("macro", item.name.as_str()), ("condition", "")];
-            let expr = parse_condition(&item.condition, lists)
-                .map_err(|message| trouble(Code::CompileCondition, message, &item.condition_origin, &context))?;
-            macros.trees.insert(&item.name, MacroTree { expr, index: item.order.index, resolved: None });
+            let written = Written::of_macro(item);
+            match parse_condition(&item.condition, lists) {
+                Ok(expr) => {
+                    let tree = MacroTree { expr, index: item.order.index, resolved: None };
+                    macros.trees.insert(&item.name, tree);
+                }
+                Err(message) => {
+                    let found = trouble(Code::CompileCondition, message, &item.condition_origin, &context);
+                    let found = Trouble { spot: self.spot(&written, &Fault::Syntax), ..found };
+                    self.failed(found, "macro", &item.name)?;
+                }
+            }
         }
         for item in collection.macros() {
             let Some(tree) = macros.trees.get(item.name.as_str()) else { continue };
             let expr = Arc::clone(&tree.expr);
-            let resolved = macros.resolve(&expr, item.order.visibility).map_err(|error| {
-                let context = [("macro", item.name.as_str()), ("condition", "")];
-                macro_trouble(error, &item.condition_origin, &context)
-            })?;
-            if let Some(tree) = macros.trees.get_mut(item.name.as_str()) {
-                tree.resolved = Some(resolved);
+            match macros.resolve(&expr, item.order.visibility) {
+                Ok(resolved) => {
+                    if let Some(tree) = macros.trees.get_mut(item.name.as_str()) {
+                        tree.resolved = Some(resolved);
+                    }
+                }
+                Err(error) => {
+                    let context = [("macro", item.name.as_str()), ("condition", "")];
+                    let found = self.macro_trouble(&error, &Written::of_macro(item), &context);
+                    self.failed(found, "macro", &item.name)?;
+                    macros.trees.remove(item.name.as_str());
+                }
             }
         }
         Ok(macros)
@@ -242,11 +319,14 @@ impl<'a> Compiler<'a, '_> {
 
         let context = [("rule", item.name.as_str()), ("condition", "")];
         let origin = &item.condition_origin;
-        let parsed = parse_condition(&text, lists)
-            .map_err(|message| Failed::Error(trouble(Code::CompileCondition, message, origin, &context)))?;
+        let written = Written { condition: &item.condition, origin, appended: &item.appended };
+        let parsed = parse_condition(&text, lists).map_err(|message| {
+            let found = trouble(Code::CompileCondition, message, origin, &context);
+            Failed::Error(Trouble { spot: self.spot(&written, &Fault::Syntax), ..found })
+        })?;
         let resolved = macros
             .resolve(&parsed, usize::MAX)
-            .map_err(|error| Failed::Error(macro_trouble(error, origin, &context)))?;
+            .map_err(|error| Failed::Error(self.macro_trouble(&error, &written, &context)))?;
         self.nodes = self.nodes.saturating_add(resolved.nodes);
         if self.nodes > MAX_TOTAL_NODES {
             let message = format!(
@@ -260,11 +340,16 @@ impl<'a> Compiler<'a, '_> {
         let mut hints = Vec::new();
         let root = graph.add(&resolved.expr, catalogue, &mut hints).map_err(|error| {
             let unknown = error.unknown_filter;
+            let spot = self.spot(&written, &Fault::Message(&error.message));
             let found = trouble(Code::CompileCondition, error.message, origin, &context);
-            Self::skippable(item, found, unknown)
+            Self::skippable(item, Trouble { spot, ..found }, unknown)
         })?;
+        let sought = if self.warnings.len() < MAX_SPOTS { hints.get(..hints.len().min(MAX_SPOTS)) } else { None };
+        let mut spots = self.locator().hints(&written, sought.unwrap_or_default());
         for hint in hints {
-            self.warn(hint.code, hint.message, origin, &context);
+            let spot = spots.remove(&hint.message);
+            let found = trouble(hint.code, hint.message, origin, &context);
+            self.warnings.push(Trouble { spot, ..found });
         }
         let mut events = condition_events(&resolved.expr).map_err(|error| {
             Failed::Error(trouble(Code::CompileCondition, error.message.to_owned(), origin, &context))
@@ -274,7 +359,6 @@ impl<'a> Compiler<'a, '_> {
                 "rule matches too many evt.type values; this has a significant performance penalty".to_owned();
             self.warn(Code::NoEvttype, message, origin, &context);
         }
-        let all_events = events == EventSet::all();
         if item.source == "syscall" {
             events.insert(EventCode::ASYNCEVENT);
         } else {
@@ -285,7 +369,10 @@ impl<'a> Compiler<'a, '_> {
         }
         let mut fields = output.format.fields();
         fields.extend(output.extra.iter().flat_map(|extra| extra.value.fields()));
-        fields.extend(operand_fields(&resolved.expr, catalogue));
+        let mut condition_fields = operand_fields(&resolved.expr, catalogue);
+        condition_fields.sort_unstable();
+        condition_fields.dedup();
+        fields.extend(&condition_fields);
         fields.sort_unstable();
         fields.dedup();
         let rule = Rule {
@@ -301,12 +388,12 @@ impl<'a> Compiler<'a, '_> {
             output_text: output.text,
             events,
             fields,
+            condition_fields,
             capture: item.capture,
             capture_duration: item.capture_duration,
-            defined: (item.origin.file.to_string(), item.origin.at.line as usize),
+            defined: (item.origin.file.to_string(), item.origin.at.line),
             format: output.format,
             extra: output.extra,
-            all_events,
         };
         Ok((rule, root, resolved.expr))
     }
@@ -321,35 +408,58 @@ impl<'a> Compiler<'a, '_> {
         }
     }
 
+    /// An error: the end, unless all are wanted.
+    fn failed(&mut self, trouble: Trouble, kind: &'static str, name: &str) -> Result<(), Trouble> {
+        match &mut self.recovery {
+            Some(recovery) => recovery.note(trouble, kind, name.to_owned()),
+            None => Err(trouble),
+        }
+    }
+
+    fn macro_trouble(&self, error: &MacroError, written: &Written<'_>, context: &[(&'static str, &str)]) -> Trouble {
+        let (code, spot, missing) = match error {
+            MacroError::Undefined(name, _) => {
+                (Code::Validate, self.spot(written, &Fault::Macro(name)), Some(Box::new(("macro", name.clone()))))
+            }
+            MacroError::Loop(_) => (Code::Validate, None, None),
+            MacroError::TooLarge(_) => (Code::CompileCondition, None, None),
+        };
+        Trouble { spot, missing, ..trouble(code, error.message(), written.origin, context) }
+    }
+
+    fn locator(&self) -> Locator<'_> {
+        Locator { collection: self.collection, texts: self.texts }
+    }
+
+    fn spot(&self, written: &Written<'_>, fault: &Fault<'_>) -> Option<Origin> {
+        self.locator().spot(written, fault)
+    }
+
     fn warn(&mut self, code: Code, message: String, origin: &Origin, context: &[(&'static str, &str)]) {
         self.warnings.push(trouble(code, message, origin, context));
     }
 }
 
 fn parse_condition(text: &str, lists: &mut Lists<'_>) -> Result<Arc<Expr>, String> {
+    let written = text;
     let text = lists.substitute(text)?;
     parse::parse(text.as_bytes(), parse::MAX_DEPTH).map_err(|error| {
         let start = text.floor_char_boundary(error.pos.index.saturating_sub(30).min(text.len()));
         let near: String = text[start..].chars().take(60).collect();
         format!(
-            "{} at column {} of line {} of the condition, near '{}'",
+            "{} at column {} of line {} of the condition{}, near '{}'",
             error.message,
             error.pos.column,
             error.pos.line,
+            if text == written { "" } else { " with its lists put in" },
             near.trim()
-        )
+        ) + &syntax_hint(&text, error.pos.index)
     })
 }
 
-fn macro_trouble(error: MacroError, origin: &Origin, context: &[(&'static str, &str)]) -> Trouble {
-    match error {
-        MacroError::Invalid(message) => trouble(Code::Validate, message, origin, context),
-        MacroError::TooLarge(message) => trouble(Code::CompileCondition, message, origin, context),
-    }
-}
-
 fn trouble(code: Code, message: String, origin: &Origin, context: &[(&'static str, &str)]) -> Trouble {
-    Trouble::new(code, message, origin.clone()).within(context)
+    let context = context.iter().map(|(kind, name)| (*kind, (*name).to_owned())).collect();
+    Trouble { context, ..Trouble::new(code, message, origin.clone()) }
 }
 
 /// The canonical print; only its start if it is huge.

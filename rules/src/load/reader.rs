@@ -3,12 +3,13 @@
 use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 
-use super::collection::Collection;
+use super::collection::{Collection, Trouble};
 use super::item::{Entry, Exception, Exceptions, List, Macro, Order, Origin, RuleItem};
-use super::report::Trouble;
 use super::yaml::{self, Node, Value};
 use crate::diagnostic::Code;
+use crate::nearest::{did_you_mean, nearest};
 use crate::options::{LoadOptions, Version};
+use crate::parse::Op;
 use crate::rule::Priority;
 
 const LIST_KEYS: [&str; 4] = ["list", "items", "append", "override"];
@@ -62,7 +63,11 @@ pub(super) fn read(file: usize, text: &str, options: &LoadOptions, collection: &
             ));
         };
         for item in items.iter().filter(|item| !item.is_null()) {
-            Reader { file, options, collection, kind: "", name: String::new() }.item(item)?;
+            let mut reader = Reader { file, options, collection, kind: "", name: String::new() };
+            if let Err(error) = reader.item(item) {
+                let (kind, name) = (reader.kind, reader.name);
+                collection.failed(error, kind, name)?;
+            }
         }
     }
     Ok(())
@@ -118,7 +123,10 @@ impl Reader<'_> {
             return Ok(());
         }
         let origin = self.origin(item);
-        self.collection.warn(Code::UnknownItem, "unknown top level item".to_owned(), origin, "item", "");
+        let first = item.entries().first().and_then(|(key, _)| key.text()).unwrap_or_default();
+        let kinds = ["rule", "macro", "list", "required_engine_version", "required_plugin_versions"];
+        let message = format!("unknown top level item{}", did_you_mean(first, kinds));
+        self.collection.warn(Code::UnknownItem, message, origin, "item", "");
         Ok(())
     }
 
@@ -126,11 +134,7 @@ impl Reader<'_> {
         for (key, _) in item.entries() {
             let name = key.text().unwrap_or_default();
             if !known.contains(&name) {
-                let nearest = known
-                    .iter()
-                    .filter(|near| near.len().abs_diff(name.len()) <= 2)
-                    .find(|near| strsim::damerau_levenshtein(near, name) <= 2);
-                let hint = nearest.map(|near| format!("; did you mean '{near}'?")).unwrap_or_default();
+                let hint = did_you_mean(name, known.iter().copied());
                 self.warn(Code::UnknownKey, format!("unknown key '{name}'{hint}"), key);
             }
         }
@@ -226,7 +230,7 @@ impl Reader<'_> {
             }
             None if append => {
                 let message = format!("list '{name}' has 'append' but no list by that name already exists");
-                return self.fail(Code::Validate, message, item);
+                return self.missing(&message, item);
             }
             None => self.collection.add_list(List { name, items, order, origin }),
         }
@@ -248,6 +252,7 @@ impl Reader<'_> {
         let order = self.collection.next_order();
         match self.collection.macro_mut(&name) {
             Some(known) if append => {
+                known.appended.push((known.condition.len() + 1, condition_origin));
                 join(&mut known.condition, &condition);
                 known.order.visibility = order.visibility;
             }
@@ -255,13 +260,21 @@ impl Reader<'_> {
                 known.condition = condition;
                 known.origin = origin;
                 known.condition_origin = condition_origin;
+                known.appended.clear();
                 known.order.visibility = order.visibility;
             }
             None if append => {
                 let message = format!("macro '{name}' has 'append' but no macro by that name already exists");
-                return self.fail(Code::Validate, message, item);
+                return self.missing(&message, item);
             }
-            None => self.collection.add_macro(Macro { name, condition, order, origin, condition_origin }),
+            None => self.collection.add_macro(Macro {
+                name,
+                condition,
+                order,
+                origin,
+                condition_origin,
+                appended: Vec::new(),
+            }),
         }
         Ok(())
     }
@@ -293,7 +306,7 @@ impl Reader<'_> {
         }
         self.change(item, "append", |reader, rule| {
             if let Some(condition) = condition {
-                join(&mut rule.condition, &condition);
+                reader.append_condition(rule, item, &condition);
             }
             reader.append_exceptions(rule, exceptions.unwrap_or_default())
         })
@@ -317,7 +330,10 @@ impl Reader<'_> {
     ) -> Result<(), Trouble> {
         for key in &overrides.append {
             match key.as_str() {
-                "condition" => join(&mut rule.condition, &self.required(item, key)?),
+                "condition" => {
+                    let condition = self.required(item, key)?;
+                    self.append_condition(rule, item, &condition);
+                }
                 "output" => join(&mut rule.output, &self.required(item, key)?),
                 "desc" => join(&mut rule.desc, &self.required(item, key)?),
                 "tags" => rule.tags.extend(self.tags(item)?),
@@ -329,6 +345,7 @@ impl Reader<'_> {
                 "condition" => {
                     rule.condition = self.required(item, key)?;
                     rule.condition_origin = self.origin(item.get(key).unwrap_or(item));
+                    rule.appended.clear();
                 }
                 "output" => {
                     rule.output = self.required(item, key)?;
@@ -350,6 +367,12 @@ impl Reader<'_> {
         Ok(())
     }
 
+    fn append_condition(&self, rule: &mut RuleItem, item: &Arc<Node>, condition: &str) {
+        let origin = self.origin(item.get("condition").unwrap_or(item));
+        rule.appended.push((rule.condition.len() + 1, origin));
+        rule.condition = format!("{} {condition}", rule.condition);
+    }
+
     /// Only `enabled`: switches a rule on or off.
     fn switch_rule(&mut self, item: &Arc<Node>) -> Result<(), Trouble> {
         if item.get("enabled").is_none() {
@@ -363,8 +386,8 @@ impl Reader<'_> {
         if let Some(rule) = self.collection.rule_mut(&name) {
             rule.enabled = enabled;
         } else {
-            let message = "rule has 'enabled' key but no rule by that name already exists".to_owned();
-            return self.fail(Code::Validate, message, item);
+            let message = "rule has 'enabled' key but no rule by that name already exists";
+            return self.missing(message, item);
         }
         Ok(())
     }
@@ -401,6 +424,7 @@ impl Reader<'_> {
             origin: self.origin(item),
             condition_origin: self.origin(item.get("condition").unwrap_or(item)),
             output_origin: self.origin(item.get("output").unwrap_or(item)),
+            appended: Vec::new(),
             unknown_source: !self.options.sources.contains(&source),
             source,
         };
@@ -430,7 +454,7 @@ impl Reader<'_> {
         let name = self.name.clone();
         let Some(rule) = self.collection.rule_mut(&name) else {
             let message = format!("rule has '{what}' key but no rule by that name already exists");
-            return self.fail(Code::Validate, message, item);
+            return self.missing(&message, item);
         };
         if source.is_some_and(|source| source != rule.source) {
             let message = "rule has been re-defined with a different source".to_owned();
@@ -475,7 +499,7 @@ impl Reader<'_> {
             Some(priority) => Ok(priority),
             None => self.fail(
                 Code::YamlValidate,
-                format!("invalid priority '{word}'"),
+                format!("invalid priority '{word}'{}", priority_hint(&word)),
                 item.get("priority").unwrap_or(item),
             ),
         }
@@ -615,7 +639,8 @@ impl Reader<'_> {
                 for operator in operators {
                     let Entry::One(operator) = operator else { return fail("an operator must be a text".to_owned()) };
                     if !super::exception::is_operator(operator) {
-                        return fail(format!("'{operator}' is not a supported comparison operator"));
+                        let hint = did_you_mean(operator, Op::names());
+                        return fail(format!("'{operator}' is not a supported comparison operator{hint}"));
                     }
                 }
                 (names.clone(), comps)
@@ -634,7 +659,9 @@ impl Reader<'_> {
         for field in names {
             let Entry::One(field) = field else { return fail("a field must be a text".to_owned()) };
             if !unknown_source && !self.collection.is_field(&field) {
-                return fail(format!("'{field}' is not a supported filter field"));
+                let near = self.collection.catalogue().nearest(&field);
+                let hint = near.map(|near| format!("; did you mean '{near}'?")).unwrap_or_default();
+                return fail(format!("'{field}' is not a supported filter field{hint}"));
             }
         }
         exception.comps = Some(comps);
@@ -702,7 +729,14 @@ impl Reader<'_> {
 
     fn required(&self, item: &Arc<Node>, key: &str) -> Result<String, Trouble> {
         let Some(node) = item.get(key) else {
-            return self.fail(Code::YamlValidate, format!("item has no mapping for key '{key}'"), item);
+            // A key that is misspelt is one that is missing, and this error comes first.
+            let keys = item.entries().iter().filter_map(|(key, _)| key.text());
+            let near = nearest(key, keys.filter(|key| !RULE_KEYS.contains(key)));
+            let hint = near.map(|near| format!("; is '{near}' meant to be it?")).unwrap_or_default();
+            let misspelt = item.entries().iter().map(|(key, _)| key).find(|key| near.is_some() && key.text() == near);
+            return self
+                .fail(Code::YamlValidate, format!("item has no mapping for key '{key}'{hint}"), item)
+                .map_err(|trouble: Trouble| Trouble { spot: misspelt.map(|key| self.origin(key)), ..trouble });
         };
         match self.scalar(node, key)? {
             text if text.is_empty() => {
@@ -764,6 +798,19 @@ impl Reader<'_> {
         self.collection.warn(code, message, origin, kind, &name);
     }
 
+    /// The item changes one that does not exist.
+    fn missing<T>(&self, message: &str, item: &Node) -> Result<T, Trouble> {
+        let hint = match self.kind {
+            "list" => did_you_mean(&self.name, self.collection.lists().iter().map(|list| list.name.as_str())),
+            "macro" => did_you_mean(&self.name, self.collection.macros().iter().map(|item| item.name.as_str())),
+            _ => did_you_mean(&self.name, self.collection.rules().iter().map(|rule| rule.name.as_str())),
+        };
+        self.fail(Code::Validate, format!("{message}{hint}"), item).map_err(|mut trouble: Trouble| {
+            trouble.missing = Some(Box::new((self.kind, self.name.clone())));
+            trouble
+        })
+    }
+
     fn fail<T>(&self, code: Code, message: String, node: &Node) -> Result<T, Trouble> {
         let mut trouble = Trouble::new(code, message, self.origin(node));
         if !self.kind.is_empty() {
@@ -771,6 +818,14 @@ impl Reader<'_> {
         }
         Err(trouble)
     }
+}
+
+/// The nearest priority, in the case that most files have.
+fn priority_hint(word: &str) -> String {
+    let names: Vec<String> = Priority::ALL.iter().map(|priority| priority.name().to_ascii_uppercase()).collect();
+    let word = word.to_ascii_uppercase();
+    let near = nearest(&word, names.iter().map(String::as_str).chain(["INFO"]));
+    near.map_or_else(|| format!("; known are {}", names.join(", ")), |near| format!("; did you mean '{near}'?"))
 }
 
 const BLANKS: [char; 6] = [' ', '\t', '\n', '\r', '\u{b}', '\u{c}'];

@@ -1,112 +1,79 @@
-//! What was found to say about the files: collected as trouble with an origin, handed out as diagnostics with names and lines.
+//! Makes diagnostics of trouble: names of files, the line it is about, the word to point at, and what was probably meant.
 
+use std::collections::HashMap;
+
+use super::collection::Trouble;
 use super::item::Origin;
-use crate::diagnostic::{Code, Context, Diagnostic};
+use super::locate;
+use crate::diagnostic::{Code, Context, Diagnostic, Spot};
+use crate::nearest::did_you_mean;
+use crate::parse::{self, Op};
 
-/// An error or warning before its place is looked up in the text.
-#[derive(Clone, Debug)]
-pub(crate) struct Trouble {
-    pub(crate) code: Code,
-    pub(crate) message: String,
-    pub(crate) origin: Origin,
-    pub(crate) context: Vec<(&'static str, String)>,
-}
-
-impl Trouble {
-    pub(crate) fn new(code: Code, message: String, origin: Origin) -> Self {
-        Self { code, message, origin, context: Vec::new() }
-    }
-
-    /// With the items it is about, outermost first.
-    pub(super) fn within(mut self, context: &[(&'static str, &str)]) -> Self {
-        let context = context.iter().filter(|(kind, _)| !kind.is_empty());
-        self.context = context.map(|(kind, name)| (*kind, (*name).to_owned())).collect();
-        self
-    }
-}
-
-/// Most warnings that are kept of one file. What one can read is far below; a hostile file has one for each of its bytes.
-const MAX_WARNINGS: usize = 10_000;
-
-/// Warnings of one file.
-#[derive(Debug, Default)]
-pub(super) struct Warnings {
-    found: Vec<Trouble>,
-    /// How many there were beyond those that are kept.
-    more: usize,
-}
-
-impl Warnings {
-    pub(super) fn push(&mut self, warning: Trouble) {
-        if self.found.len() < MAX_WARNINGS {
-            self.found.push(warning);
-        } else {
-            self.more += 1;
-        }
-    }
-
-    pub(super) fn append(&mut self, other: Self) {
-        self.more += other.more;
-        other.found.into_iter().for_each(|warning| self.push(warning));
-    }
-
-    /// All of them; the last says how many are not listed.
-    fn into_listed(mut self) -> Vec<Trouble> {
-        if let Some(last) = self.found.last_mut().filter(|_| self.more > 0) {
-            last.message.push_str(&format!(" (and {} more warnings that are not listed)", self.more));
-        }
-        self.found
-    }
-}
+/// Spots of warnings are looked for while there are no more warnings than this.
+pub(super) const MAX_SPOTS: usize = 100;
 
 /// Turns trouble into diagnostics: looks up names and lines.
-#[derive(Default)]
 pub(super) struct Diagnostics<'t> {
-    files: Vec<File<'t>>,
+    pub(super) texts: Vec<&'t str>,
+    pub(super) names: Vec<String>,
     pub(super) found: Vec<Diagnostic>,
+    /// The lines of each file that anything was found in.
+    lines: HashMap<usize, Vec<&'t str>>,
 }
 
-struct File<'t> {
-    name: String,
-    text: &'t str,
-    /// Where each line begins, once that was asked for.
-    lines: Vec<u32>,
-}
-
-impl<'t> Diagnostics<'t> {
-    /// Adds the next file.
-    pub(super) fn file(&mut self, name: &str, text: &'t str) {
-        self.files.push(File { name: name.to_owned(), text, lines: Vec::new() });
-    }
-
-    pub(super) fn add_all(&mut self, warnings: Warnings) {
-        warnings.into_listed().into_iter().for_each(|warning| self.add(warning));
+impl Diagnostics<'_> {
+    pub(super) fn new() -> Self {
+        Self { texts: Vec::new(), names: Vec::new(), found: Vec::new(), lines: HashMap::new() }
     }
 
     pub(super) fn add(&mut self, trouble: Trouble) {
+        let file = trouble.origin.file;
+        let name = self.names.get(file).cloned().unwrap_or_default();
         let at = trouble.origin.at;
-        let (line, column) = (at.line.max(1) as usize, at.column.max(1) as usize);
-        let file = self.files.get_mut(trouble.origin.file);
-        let name = file.as_ref().map(|file| file.name.clone()).unwrap_or_default();
         let step = |kind, item: String, line, column| Context { kind, name: item, file: name.clone(), line, column };
         let mut context = vec![step("rules content", String::new(), 1, 1)];
-        context.extend(trouble.context.into_iter().map(|(kind, item)| step(kind, item, line, column)));
-        if let [only] = context.as_mut_slice() {
-            (only.line, only.column) = (line, column);
+        context
+            .extend(trouble.context.into_iter().map(|(kind, item)| step(kind, item, at.line.max(1), at.column.max(1))));
+        if context.len() == 1 {
+            context[0].line = at.line.max(1);
+            context[0].column = at.column.max(1);
         }
-        let snippet = file.map(|file| file.line(line).chars().take(200).collect()).unwrap_or_default();
-        self.found.push(Diagnostic { code: trouble.code, message: trouble.message, context, snippet });
+        let spot = trouble.spot.or_else(|| self.subject(trouble.code, &trouble.message, &trouble.origin));
+        let shown = spot.as_ref().unwrap_or(&trouble.origin);
+        let text = self.texts.get(shown.file).copied().unwrap_or_default();
+        let lines = self.lines.entry(shown.file).or_insert_with(|| text.lines().collect());
+        let line = lines.get(shown.at.line.saturating_sub(1));
+        let snippet = line.map(|line| line.chars().take(200).collect()).unwrap_or_default();
+        let spot = spot.map(|spot| Spot {
+            file: self.names.get(spot.file).cloned().unwrap_or_default(),
+            line: spot.at.line,
+            column: spot.at.column,
+        });
+        self.found.push(Diagnostic { code: trouble.code, message: trouble.message, context, snippet, spot });
+    }
+
+    /// Where the word is that a message quotes first.
+    fn subject(&self, code: Code, message: &str, origin: &Origin) -> Option<Origin> {
+        // Errors end the loading, or are few: warnings, of which there can be many, are not looked for.
+        let points = [Code::CompileOutput, Code::CompileCondition, Code::Validate];
+        if !points.contains(&code) {
+            return None;
+        }
+        let quoted = message.split('\'').nth(1).map(|quoted| quoted.trim_start_matches('%'));
+        let quoted = quoted.filter(|quoted| !quoted.is_empty())?;
+        let at = locate::word(self.texts.get(origin.file)?, origin.at, quoted)?;
+        Some(Origin { file: origin.file, at })
     }
 }
 
-impl File<'_> {
-    /// Line number `line`, from 1, without its end; empty if there is none.
-    fn line(&mut self, line: usize) -> &str {
-        if self.lines.is_empty() {
-            self.lines.push(0);
-            self.lines.extend(memchr::memchr_iter(b'\n', self.text.as_bytes()).map(|at| at as u32 + 1));
-        }
-        let start = self.lines.get(line - 1).map_or(self.text.len(), |start| *start as usize);
-        self.text.get(start..).and_then(|rest| rest.lines().next()).unwrap_or_default()
+/// What was probably meant where a condition cannot be read: an operator, or the transformer before a parenthesis.
+pub(super) fn syntax_hint(text: &str, index: usize) -> String {
+    let is_word = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    let (Some(before), Some(after)) = (text.get(..index), text.get(index..)) else { return String::new() };
+    if after.starts_with('(') {
+        let name = &before[before.trim_end_matches(is_word).len()..];
+        return did_you_mean(name, parse::TRANSFORMERS);
     }
+    let word = &after[..after.find(|c| !is_word(c)).unwrap_or(after.len())];
+    did_you_mean(word, Op::names())
 }

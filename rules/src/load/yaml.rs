@@ -28,8 +28,8 @@ pub(crate) struct Node {
 /// Line and column, from 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub(crate) struct Place {
-    pub(crate) line: u32,
-    pub(crate) column: u32,
+    pub(crate) line: usize,
+    pub(crate) column: usize,
 }
 
 /// A value.

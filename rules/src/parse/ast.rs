@@ -147,6 +147,12 @@ impl Op {
     /// Operators with a list on the right.
     pub const LIST: [Self; 3] = [Self::Intersects, Self::In, Self::PMatch];
 
+    /// How all are written, `exists` among them.
+    pub fn names() -> impl Iterator<Item = &'static str> {
+        let all = Self::NUMERIC.iter().chain(&Self::TEXT).chain(&Self::LIST);
+        all.map(|op| op.text()).chain(["exists"])
+    }
+
     /// How it is written.
     pub const fn text(self) -> &'static str {
         match self {

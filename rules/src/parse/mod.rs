@@ -13,5 +13,6 @@ pub use ast::{Expr, Modifier, Op, Operand, Pos, Right, TransformArg};
 pub(crate) use escape::hex;
 pub use escape::{escape, unescape};
 pub(crate) use key::key;
+pub(crate) use parser::TRANSFORMERS;
 pub use parser::{MAX_DEPTH, ParseError, parse, parse_operand_prefix};
 pub use print::{print, print_operand};

@@ -14,7 +14,7 @@ pub const MAX_DEPTH: usize = 1000;
 const MAX_TRANSFORM_DEPTH: usize = 100;
 
 /// Names of the transformers that can be written; `val` only on the right-hand side.
-const TRANSFORMERS: [&str; 8] = ["tolower", "toupper", "b64", "basename", "len", "join", "concat", "getopt"];
+pub(crate) const TRANSFORMERS: [&str; 8] = ["tolower", "toupper", "b64", "basename", "len", "join", "concat", "getopt"];
 
 /// A condition that is not in the language.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
