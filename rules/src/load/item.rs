@@ -86,7 +86,9 @@ pub(crate) struct Exceptions {
 impl Exceptions {
     pub(crate) fn new(all: Vec<Exception>) -> Self {
         let mut exceptions = Self::default();
-        all.into_iter().for_each(|exception| exceptions.push(exception));
+        for exception in all {
+            exceptions.push(exception);
+        }
         exceptions
     }
 

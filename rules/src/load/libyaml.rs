@@ -5,7 +5,7 @@ use std::marker::PhantomData;
 use std::mem::MaybeUninit;
 use std::ptr::NonNull;
 
-use unsafe_libyaml_norway as sys;
+use unsafe_libyaml_norway as unsafe_sys;
 
 use super::yaml::{Place, YamlError};
 
@@ -34,29 +34,29 @@ pub(super) enum Event {
 /// Reads a text event by event.
 pub(super) struct Parser<'t> {
     /// In memory of its own, which this owns: libyaml keeps a pointer to it in itself.
-    parser: NonNull<sys::yaml_parser_t>,
+    parser: NonNull<unsafe_sys::yaml_parser_t>,
     text: PhantomData<&'t str>,
 }
 
 impl<'t> Parser<'t> {
     pub(super) fn new(text: &'t str) -> Self {
-        let parser = NonNull::from(Box::leak(Box::new(MaybeUninit::<sys::yaml_parser_t>::uninit()))).cast();
-        let at: *mut sys::yaml_parser_t = parser.as_ptr();
+        let parser = NonNull::from(Box::leak(Box::new(MaybeUninit::<unsafe_sys::yaml_parser_t>::uninit()))).cast();
+        let at: *mut unsafe_sys::yaml_parser_t = parser.as_ptr();
         // SAFETY: `at` points to memory for a parser; this makes it one. It fails only without memory, and then it aborts.
-        let _ = unsafe { sys::yaml_parser_initialize(at) };
+        let _ = unsafe { unsafe_sys::yaml_parser_initialize(at) };
         // SAFETY: the parser was initialised above and has no encoding yet.
-        unsafe { sys::yaml_parser_set_encoding(at, sys::YAML_UTF8_ENCODING) };
+        unsafe { unsafe_sys::yaml_parser_set_encoding(at, unsafe_sys::YAML_UTF8_ENCODING) };
         // SAFETY: the text outlives the parser, by the lifetime 't, and is as long as it says.
-        unsafe { sys::yaml_parser_set_input_string(at, text.as_ptr(), text.len() as u64) };
+        unsafe { unsafe_sys::yaml_parser_set_input_string(at, text.as_ptr(), text.len() as u64) };
         Self { parser, text: PhantomData }
     }
 
     /// The next event and where it begins.
     pub(super) fn next(&mut self) -> Result<(Event, Place), YamlError> {
         let mut event = MaybeUninit::uninit();
-        let to: *mut sys::yaml_event_t = event.as_mut_ptr();
+        let to: *mut unsafe_sys::yaml_event_t = event.as_mut_ptr();
         // SAFETY: the parser is initialised, and the event is memory for one, which this fills.
-        let read = unsafe { sys::yaml_parser_parse(self.parser.as_ptr(), to) };
+        let read = unsafe { unsafe_sys::yaml_parser_parse(self.parser.as_ptr(), to) };
         if read.fail {
             return Err(self.error());
         }
@@ -66,7 +66,7 @@ impl<'t> Parser<'t> {
         let owned = unsafe { owned(filled) };
         let at = place(filled.start_mark);
         // SAFETY: the event is initialised, its data was copied, and it is not used again.
-        unsafe { sys::yaml_event_delete(to) };
+        unsafe { unsafe_sys::yaml_event_delete(to) };
         Ok((owned, at))
     }
 
@@ -88,9 +88,9 @@ impl<'t> Parser<'t> {
 impl Drop for Parser<'_> {
     fn drop(&mut self) {
         // SAFETY: the parser was initialised when it was made and is not used again.
-        unsafe { sys::yaml_parser_delete(self.parser.as_ptr()) };
+        unsafe { unsafe_sys::yaml_parser_delete(self.parser.as_ptr()) };
         // SAFETY: the memory is that of the box leaked when the parser was made; what is in it needs no drop.
-        drop(unsafe { Box::from_raw(self.parser.as_ptr().cast::<MaybeUninit<sys::yaml_parser_t>>()) });
+        drop(unsafe { Box::from_raw(self.parser.as_ptr().cast::<MaybeUninit<unsafe_sys::yaml_parser_t>>()) });
     }
 }
 
@@ -98,17 +98,17 @@ impl Drop for Parser<'_> {
 ///
 /// # Safety
 /// libyaml filled the event, and it was not deleted.
-unsafe fn owned(event: &sys::yaml_event_t) -> Event {
+unsafe fn owned(event: &unsafe_sys::yaml_event_t) -> Event {
     match event.type_ {
-        sys::YAML_STREAM_END_EVENT | sys::YAML_NO_EVENT => Event::StreamEnd,
-        sys::YAML_DOCUMENT_START_EVENT => Event::DocumentStart,
-        sys::YAML_ALIAS_EVENT => {
+        unsafe_sys::YAML_STREAM_END_EVENT | unsafe_sys::YAML_NO_EVENT => Event::StreamEnd,
+        unsafe_sys::YAML_DOCUMENT_START_EVENT => Event::DocumentStart,
+        unsafe_sys::YAML_ALIAS_EVENT => {
             // SAFETY: the event is an alias.
             let alias = unsafe { &event.data.alias };
             // SAFETY: the name of an anchor is a C string of the event.
             Event::Alias(unsafe { bytes(alias.anchor) }.unwrap_or_default())
         }
-        sys::YAML_SCALAR_EVENT => {
+        unsafe_sys::YAML_SCALAR_EVENT => {
             // SAFETY: the event is a scalar.
             let scalar = unsafe { &event.data.scalar };
             let length = scalar.length as usize;
@@ -116,25 +116,25 @@ unsafe fn owned(event: &sys::yaml_event_t) -> Event {
             let text = unsafe { std::slice::from_raw_parts(scalar.value, length) };
             Event::Scalar {
                 text: String::from_utf8_lossy(text).into(),
-                plain: scalar.style == sys::YAML_PLAIN_SCALAR_STYLE,
+                plain: scalar.style == unsafe_sys::YAML_PLAIN_SCALAR_STYLE,
                 // SAFETY: the name of an anchor is a C string of the event, or there is none.
                 anchor: unsafe { bytes(scalar.anchor) },
                 has_tag: !scalar.tag.is_null(),
             }
         }
-        sys::YAML_SEQUENCE_START_EVENT => {
+        unsafe_sys::YAML_SEQUENCE_START_EVENT => {
             // SAFETY: the event is the start of a sequence.
             let start = unsafe { &event.data.sequence_start };
             // SAFETY: the name of an anchor is a C string of the event, or there is none.
             Event::Start { anchor: unsafe { bytes(start.anchor) }, is_map: false }
         }
-        sys::YAML_MAPPING_START_EVENT => {
+        unsafe_sys::YAML_MAPPING_START_EVENT => {
             // SAFETY: the event is the start of a map.
             let start = unsafe { &event.data.mapping_start };
             // SAFETY: the name of an anchor is a C string of the event, or there is none.
             Event::Start { anchor: unsafe { bytes(start.anchor) }, is_map: true }
         }
-        sys::YAML_SEQUENCE_END_EVENT | sys::YAML_MAPPING_END_EVENT => Event::End,
+        unsafe_sys::YAML_SEQUENCE_END_EVENT | unsafe_sys::YAML_MAPPING_END_EVENT => Event::End,
         _ => Event::Other,
     }
 }
@@ -163,6 +163,6 @@ unsafe fn message(text: *const i8) -> &'static str {
     unsafe { CStr::from_ptr(text.cast::<c_char>()) }.to_str().unwrap_or_default()
 }
 
-fn place(mark: sys::yaml_mark_t) -> Place {
+fn place(mark: unsafe_sys::yaml_mark_t) -> Place {
     Place { line: mark.line as usize + 1, column: mark.column as usize + 1 }
 }

@@ -317,7 +317,7 @@ impl Reader<'_> {
         self.tags(item)?;
         let appends_exceptions = overrides.append.iter().any(|key| key == "exceptions");
         let exceptions = self.exceptions(item, appends_exceptions)?.unwrap_or_default();
-        self.change(item, "override", |reader, rule| reader.apply(item, overrides, exceptions, rule))
+        self.change(item, "override", |reader, rule| reader.apply(item, overrides, &exceptions, rule))
     }
 
     /// Appends and replaces what an item asks for; appends come first.
@@ -325,7 +325,7 @@ impl Reader<'_> {
         &mut self,
         item: &Arc<Node>,
         overrides: &Overrides,
-        exceptions: Vec<Exception>,
+        exceptions: &[Exception],
         rule: &mut RuleItem,
     ) -> Result<(), Trouble> {
         for key in &overrides.append {
@@ -337,7 +337,7 @@ impl Reader<'_> {
                 "output" => join(&mut rule.output, &self.required(item, key)?),
                 "desc" => join(&mut rule.desc, &self.required(item, key)?),
                 "tags" => rule.tags.extend(self.tags(item)?),
-                _ => self.append_exceptions(rule, exceptions.clone())?,
+                _ => self.append_exceptions(rule, exceptions.to_vec())?,
             }
         }
         for key in &overrides.replace {
@@ -353,7 +353,7 @@ impl Reader<'_> {
                 }
                 "desc" => rule.desc = self.required(item, key)?,
                 "tags" => rule.tags = self.tags(item)?,
-                "exceptions" => rule.exceptions = Exceptions::new(exceptions.clone()),
+                "exceptions" => rule.exceptions = Exceptions::new(exceptions.to_vec()),
                 "priority" => rule.priority = self.priority(item)?,
                 "enabled" => rule.enabled = self.boolean(item, key, rule.enabled)?,
                 "warn_evttypes" => rule.warn_evttypes = self.boolean(item, key, rule.warn_evttypes)?,

@@ -95,16 +95,19 @@ impl Node {
     }
 }
 
+/// The name of an anchor, if there is one.
+type Anchor = Option<Box<[u8]>>;
+
 /// A collection that is being read.
 struct Open {
-    anchor: Option<Box<[u8]>>,
+    anchor: Anchor,
     at: Place,
     is_map: bool,
     children: Vec<Arc<Node>>,
 }
 
 impl Open {
-    fn close(self) -> Result<(Node, Option<Box<[u8]>>), YamlError> {
+    fn close(self) -> Result<(Node, Anchor), YamlError> {
         let size = self.children.iter().fold(1_u32, |sum, child| sum.saturating_add(child.size));
         let value = if self.is_map {
             let mut children = self.children.into_iter();

@@ -24,7 +24,9 @@ pub(crate) fn key(expr: &Expr) -> Vec<u8> {
                 Right::List(items, _) => {
                     key.0.push(1);
                     key.length(items.len());
-                    items.iter().for_each(|item| key.text(item));
+                    for item in items {
+                        key.text(item);
+                    }
                 }
                 Right::Operand(operand) => {
                     key.0.push(2);

@@ -421,7 +421,9 @@ fn text_parts(expr: &Expr, check: &Predicate) -> Option<TextParts> {
 fn flatten<'a>(expr: &'a Arc<Expr>, is_and: bool, operands: &mut Vec<&'a Arc<Expr>>) {
     match (expr.as_ref(), is_and) {
         (Expr::And(children, _), true) | (Expr::Or(children, _), false) => {
-            children.iter().for_each(|child| flatten(child, is_and, operands));
+            for child in children {
+                flatten(child, is_and, operands);
+            }
         }
         _ => operands.push(expr),
     }

@@ -9,6 +9,7 @@
     clippy::print_stderr,
     reason = "a test fails by panicking and skips aloud"
 )]
+#![allow(clippy::format_push_string, reason = "texts for tests, off the hot path")]
 
 mod conditions;
 mod files;

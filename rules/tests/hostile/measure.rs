@@ -17,7 +17,7 @@ const MAX_MEMORY: isize = 200 << 20;
 const STACK: usize = 2 << 20;
 
 /// When a load counts as hanging; nothing takes a tenth of it, even unoptimised.
-const HANGS: Duration = Duration::from_secs(60);
+const HANGS: Duration = Duration::from_mins(1);
 
 struct Counting;
 
