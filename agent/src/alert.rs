@@ -2,6 +2,7 @@
 //! the pipeline, and it knows nothing of where it goes.
 
 use std::mem::MaybeUninit;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use purser_rules::{AlertOptions, format::Clock};
 use uuid::Uuid;
@@ -66,6 +67,28 @@ impl Format {
         // Strings, numbers and a Vec: neither the data nor the writer can fail.
         debug_assert!(written.is_ok());
         out.push(b'\n');
+    }
+}
+
+/// The format that sinks write in now; a clone follows the same one.
+#[derive(Debug, Clone)]
+pub struct LiveFormat(Arc<Mutex<Arc<Format>>>);
+
+impl LiveFormat {
+    /// The format.
+    pub fn get(&self) -> Arc<Format> {
+        Arc::clone(&self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Another one, from the next batch of each sink on.
+    pub fn set(&self, format: Format) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(format);
+    }
+}
+
+impl From<Format> for LiveFormat {
+    fn from(format: Format) -> Self {
+        Self(Arc::new(Mutex::new(Arc::new(format))))
     }
 }
 

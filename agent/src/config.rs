@@ -4,6 +4,7 @@
 //! A key that means what a key of `falco.yaml` means has its name. `docs/config.md` is written from the comments here
 //! (`Config::reference`) and held to them by a test.
 
+mod live;
 mod schema;
 mod throttle;
 mod units;
@@ -50,6 +51,8 @@ sections! {
         rules: Vec<RuleSelection> = Vec::new(),
         /// Whether an event raises the alert of the first rule that matches, in rule order, or of all.
         rule_matching: RuleMatching = RuleMatching::First,
+        /// Whether rule files and this file are watched and taken into use when they change; SIGHUP does that in any case.
+        watch_config_files: bool = true,
         /// Rules below this priority are not loaded.
         priority: MinimumPriority = MinimumPriority(Priority::Debug),
         /// Alerts as JSON objects, one a line, instead of text.
@@ -149,7 +152,7 @@ sections! {
         enabled: bool = false,
         /// The file; it is made if missing, readable by its owner alone.
         filename: PathBuf = PathBuf::from("./events.txt"),
-        /// Keeps the file open (a rotated file needs SIGHUP or SIGUSR1 then); otherwise it is opened for each batch.
+        /// Keeps the file open (a rotated file needs SIGUSR1 then, or SIGHUP, which reloads the rules as well); otherwise it is opened for each batch.
         keep_alive: bool = false,
     }
 
@@ -440,9 +443,20 @@ impl Config {
              `purser run` reads the file that `--config` names, else `{DEFAULT_PATH}` if it exists. Without a file the \
              defaults below hold. Options of the command line win over the file. A key that means what a key of \
              `falco.yaml` means has its name. Keys that are not listed here are errors.\n\n\
-             Durations are written `500ms`, `10s`, `1m30s`; sizes `4096`, `64KiB`, `8MiB`.\n"
+             Durations are written `500ms`, `10s`, `1m30s`; sizes `4096`, `64KiB`, `8MiB`.\n\n\
+             The file and the rules are watched (`watch_config_files`), and read again on SIGHUP. A key whose \
+             `change` is *live* takes effect then; one that says *restart* keeps its value until the agent is started \
+             anew, and is named in a warning and counted in `purser_config_restart_pending`. A file that cannot be \
+             used changes nothing at all: configuration and rules stay what they were, as a whole. An event is judged by \
+             the rules that were in force when it came, also if it has to wait for a verdict; of programs that started \
+             before rules first asked for environments (`proc.env`), the environment is not known.\n\n\
+             What came through a pipe (`--rules <(...)`) is read once and kept. A path that is gone is an error of a \
+             reload, even the default configuration's: the agent does not fall back to defaults while it runs. \
+             inotify tells of changes within a tenth of a second; everything is compared every 10 s besides, for mounts \
+             and remote file systems, and every 2 s where the kernel refuses a watch, which is logged and counted in \
+             `purser_watch_errors_total`.\n"
         );
-        reference_section(&mut text, "Top level", &Self::keys().unwrap_or_default());
+        reference_section(&mut text, "", &Self::keys().unwrap_or_default());
         text
     }
 
@@ -571,21 +585,29 @@ fn parse_error(path: &Path, error: &serde_yaml::Error) -> ConfigError {
     ConfigError::Parse { path: path.to_owned(), line, column, message }
 }
 
-fn reference_section(text: &mut String, title: &str, keys: &[Key]) {
-    let mut table = format!("\n## {title}\n\n| key | type | default | meaning |\n|---|---|---|---|\n");
+/// `section`: the keys above, with dots; empty at the top.
+fn reference_section(text: &mut String, section: &str, keys: &[Key]) {
+    let path = |key: &Key| live::path(section, key.name);
+    let title = if section.is_empty() { "Top level" } else { section };
+    let mut table = format!("\n## {title}\n\n| key | type | default | change | meaning |\n|---|---|---|---|---|\n");
     for key in keys {
         let default = match key.default.as_str() {
             "" | "{}" => String::new(),
             default => format!("`{default}`"),
         };
         // A write to a String cannot fail.
-        let _ = writeln!(table, "| `{}` | {} | {default} | {} |", key.name, key.kind, key.doc);
+        let change = match (live::is_live(&path(key)), key.kind == "section") {
+            (true, _) => "live",
+            // Its keys say it themselves.
+            (false, true) => "",
+            (false, false) => "restart",
+        };
+        let _ = writeln!(table, "| `{}` | {} | {default} | {change} | {} |", key.name, key.kind, key.doc);
     }
     text.push_str(&table);
     for key in keys {
         if let Some(keys) = &key.keys {
-            let title = if title == "Top level" { key.name.to_owned() } else { format!("{title}.{}", key.name) };
-            reference_section(text, &title, keys);
+            reference_section(text, &path(key), keys);
         }
     }
 }

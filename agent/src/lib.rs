@@ -1,5 +1,6 @@
 //! Purser: a Kubernetes runtime detection agent. `pipeline.rs` is the main path; `ARCHITECTURE.md` tells the rest.
 
+pub mod active;
 pub mod alert;
 pub mod cli;
 pub mod config;
@@ -14,6 +15,7 @@ pub mod metrics;
 pub mod outside;
 pub mod pipeline;
 pub mod process;
+pub mod reload;
 pub mod run;
 #[cfg(test)]
 mod sample;

@@ -15,7 +15,7 @@ use std::{
 
 use prometheus_client::{
     collector::Collector,
-    encoding::{DescriptorEncoder, text},
+    encoding::{DescriptorEncoder, MetricEncoder, text},
     metrics::MetricType,
     registry::Registry,
 };
@@ -71,6 +71,18 @@ pub enum Kind {
     Counter,
     /// Rise and fall.
     Gauge,
+    /// A gauge of time: set in nanoseconds, exported in seconds.
+    Seconds,
+}
+
+impl Kind {
+    fn encode(self, value: u64, metric: &mut MetricEncoder<'_>) -> fmt::Result {
+        match self {
+            Self::Counter => metric.encode_counter::<[(&str, &str); 0], _, u64>(&value, None),
+            Self::Gauge => metric.encode_gauge(&value),
+            Self::Seconds => metric.encode_gauge(&Duration::from_nanos(value).as_secs_f64()),
+        }
+    }
 }
 
 /// Events that reached user space, by type.
@@ -101,6 +113,11 @@ pub const fn counter(name: &'static str, help: &'static str, labels: &'static [&
 /// A gauge family.
 pub const fn gauge(name: &'static str, help: &'static str, labels: &'static [&'static str]) -> Family {
     Family { name, help, kind: Kind::Gauge, labels }
+}
+
+/// A family of times, set in nanoseconds and exported in seconds.
+pub const fn seconds(name: &'static str, help: &'static str, labels: &'static [&'static str]) -> Family {
+    Family { name, help, kind: Kind::Seconds, labels }
 }
 
 /// All numbers of the agent.
@@ -239,16 +256,17 @@ impl Collector for Store {
         for (family, series) in self.lock().values() {
             let kind = match family.kind {
                 Kind::Counter => MetricType::Counter,
-                Kind::Gauge => MetricType::Gauge,
+                Kind::Gauge | Kind::Seconds => MetricType::Gauge,
             };
             let mut metric = encoder.encode_descriptor(family.name, family.help, None, kind)?;
             for (labels, source) in series {
                 let pairs: Vec<(&str, &str)> =
                     family.labels.iter().copied().zip(labels.iter().map(String::as_str)).collect();
-                let mut metric = metric.encode_family(&pairs)?;
-                match family.kind {
-                    Kind::Counter => metric.encode_counter::<[(&str, &str); 0], _, u64>(&source.get(), None)?,
-                    Kind::Gauge => metric.encode_gauge(&source.get())?,
+                // Empty braces are allowed, but not every reader takes them.
+                if pairs.is_empty() {
+                    family.kind.encode(source.get(), &mut metric)?;
+                } else {
+                    family.kind.encode(source.get(), &mut metric.encode_family(&pairs)?)?;
                 }
             }
         }

@@ -9,8 +9,9 @@ use std::time::{Duration, Instant};
 
 use bumpalo::Bump;
 use purser_rules::format::Clock;
-use purser_rules::{Alert, AlertOptions, Matches, Outcome, RuleIndex, RuleMatching, RuleSet};
+use purser_rules::{Alert, AlertOptions, Matches, Outcome, RuleIndex, RuleMatching};
 
+use crate::active::ActiveRules;
 use crate::config::Scope;
 use crate::container::{Container, Lookup};
 use crate::decode::decode;
@@ -23,18 +24,16 @@ use crate::tally::Tally;
 use crate::throttle::Throttle;
 use crate::waiting::{Held, Parked, Waiting};
 
-/// What the pipeline is told once.
+/// What the pipeline is told, at the start and by a reload.
 #[derive(Debug, Clone)]
 pub struct PipelineConfig {
     /// Whose events are looked at.
     pub scope: Scope,
-    /// Which of several matching rules are reported.
-    pub matching: RuleMatching,
     /// How alerts look.
     pub alerts: AlertOptions,
     /// How long an event waits for its container's image to be known.
     pub hold_time: Duration,
-    /// How many events wait at most, for an identity or for a verdict.
+    /// How many events wait at most, for an identity or for a verdict. It is fixed at the start.
     pub hold_events: usize,
 }
 
@@ -61,7 +60,7 @@ pub struct Pipeline<O> {
     config: PipelineConfig,
     outside: O,
     processes: ProcessTable,
-    rules: Arc<RuleSet>,
+    rules: Arc<ActiveRules>,
     waiting: Waiting,
     tally: Tally,
     throttle: Throttle,
@@ -78,7 +77,7 @@ impl<O: Outside> Pipeline<O> {
     pub fn new(
         config: PipelineConfig,
         outside: O,
-        rules: Arc<RuleSet>,
+        rules: Arc<ActiveRules>,
         tally: Tally,
         started_boot_ns: u64,
         deliver: Box<dyn FnMut(Alert) + Send>,
@@ -145,8 +144,8 @@ impl<O: Outside> Pipeline<O> {
         if let Some(container) = &seen.container
             && self.waiting.must_hold(container)
         {
-            let lineage = self.lineage_of(&seen);
-            if let Some(Held { seen, .. }) = self.waiting.hold(Held { seen, lineage }, Instant::now()) {
+            let held = Held { lineage: self.lineage_of(&seen), seen, rules: Arc::clone(&self.rules) };
+            if let Some(Held { seen, .. }) = self.waiting.hold(held, Instant::now()) {
                 // No room: it goes on with what is known of its container, which says so.
                 self.tally.identity_overflow.increment();
                 self.evaluate(seen, None);
@@ -162,7 +161,8 @@ impl<O: Outside> Pipeline<O> {
         let answers = self.outside.answers();
         for container in answers.containers {
             for held in self.waiting.identified(&container) {
-                self.evaluate(Seen { container: Some(Arc::clone(&container)), ..held.seen }, Some(held.lineage));
+                let seen = Seen { container: Some(Arc::clone(&container)), ..held.seen };
+                self.evaluate_held(Held { seen, ..held });
             }
         }
         for (ticket, judgement) in answers.judgements {
@@ -170,9 +170,9 @@ impl<O: Outside> Pipeline<O> {
         }
         for held in self.waiting.overdue(now) {
             self.tally.identity_timeout.increment();
-            self.evaluate(held.seen, Some(held.lineage));
+            self.evaluate_held(held);
         }
-        let throttle = self.throttle.tick(&self.rules, now, &self.config.alerts);
+        let throttle = self.throttle.tick(&self.rules.set, now, &self.config.alerts);
         self.summarise();
         [self.waiting.next_deadline(), throttle].into_iter().flatten().min()
     }
@@ -187,7 +187,7 @@ impl<O: Outside> Pipeline<O> {
     pub fn finish(&mut self) {
         for held in self.waiting.all_held() {
             self.tally.identity_timeout.increment();
-            self.evaluate(held.seen, Some(held.lineage));
+            self.evaluate_held(held);
         }
         self.tally.verdict_shutdown.add(self.waiting.abandon() as u64);
         self.throttle.flush(&self.config.alerts);
@@ -212,6 +212,25 @@ impl<O: Outside> Pipeline<O> {
         self.throttle = throttle;
     }
 
+    /// Puts other rules and settings in force, from the next event on; gives the rules that were. What waits is judged
+    /// by the rules that it came under.
+    pub fn replace(&mut self, config: PipelineConfig, rules: Arc<ActiveRules>, throttle: Throttle) -> Arc<ActiveRules> {
+        self.set_throttle(throttle);
+        self.waiting.set_hold_time(config.hold_time);
+        self.config = config;
+        std::mem::replace(&mut self.rules, rules)
+    }
+
+    /// An alert of the agent itself: it is delivered like one of a rule.
+    pub fn raise(&mut self, alert: Alert) {
+        (self.deliver)(alert);
+    }
+
+    /// The rules in force.
+    pub fn rules(&self) -> &Arc<ActiveRules> {
+        &self.rules
+    }
+
     /// What the pipeline reads from outside.
     pub fn outside(&mut self) -> &mut O {
         &mut self.outside
@@ -227,7 +246,7 @@ impl<O: Outside> Pipeline<O> {
 
     fn is_wanted(&self, seen: &Seen) -> bool {
         (self.config.scope == Scope::All || seen.container.is_some())
-            && self.rules.needs().events.contains(crate::facts::code(seen.event.header.event))
+            && self.rules.set.needs().events.contains(crate::facts::code(seen.event.header.event))
     }
 
     /// Asks for the verdict on the program of `seen`'s process, once per program.
@@ -271,23 +290,31 @@ impl<O: Outside> Pipeline<O> {
         }
     }
 
+    fn evaluate_held(&mut self, held: Held) {
+        let Held { seen, lineage, rules } = held;
+        self.evaluate(seen, Some((lineage, rules)));
+    }
+
     /// Evaluates every rule under every name of the event, reports what matches, parks what waits for a verdict.
-    fn evaluate(&mut self, seen: Seen, kept: Option<Vec<Arc<Process>>>) {
+    /// `kept`: what an event that was held has of its own.
+    fn evaluate(&mut self, seen: Seen, kept: Option<(Vec<Arc<Process>>, Arc<ActiveRules>)>) {
+        let rules = kept.as_ref().map_or(&self.rules, |(_, rules)| rules);
         let names = Names::of(&seen.event);
         let mut matched: Vec<Match> = Vec::new();
         let mut pending: Vec<Match> = Vec::new();
         self.arena.reset();
         for (place, name) in names.iter().enumerate() {
-            let lineage = kept.as_deref().map_or(Lineage::Table(&self.processes), Lineage::Kept);
+            let lineage = kept.as_ref().map_or(Lineage::Table(&self.processes), |(lineage, _)| Lineage::Kept(lineage));
             let sight = sight(&seen, lineage, name, &self.outside, &self.arena, self.started_boot_ns);
-            self.rules.evaluate(&sight, &mut self.matches);
+            rules.set.evaluate(&sight, &mut self.matches);
             matched.extend(self.matches.matched().iter().map(|rule| (*rule, place)));
             pending.extend(self.matches.pending().iter().map(|rule| (*rule, place)));
         }
         if matched.is_empty() && pending.is_empty() {
             return;
         }
-        self.decide(seen, &names, kept, matched, pending);
+        let rules = Arc::clone(rules);
+        self.decide(seen, &names, kept.map(|(lineage, _)| lineage), rules, matched, pending);
     }
 
     fn decide(
@@ -295,6 +322,7 @@ impl<O: Outside> Pipeline<O> {
         seen: Seen,
         names: &Names,
         kept: Option<Vec<Arc<Process>>>,
+        rules: Arc<ActiveRules>,
         mut matched: Vec<Match>,
         mut pending: Vec<Match>,
     ) {
@@ -304,7 +332,7 @@ impl<O: Outside> Pipeline<O> {
         pending.sort_unstable();
         pending.retain(|(rule, _)| !matched.iter().any(|(known, _)| known == rule));
         let mut fallback = None;
-        if self.config.matching == RuleMatching::First
+        if rules.matching == RuleMatching::First
             && let Some(first) = matched.first().copied()
         {
             pending.retain(|(rule, _)| *rule < first.0);
@@ -317,20 +345,16 @@ impl<O: Outside> Pipeline<O> {
         for (rule, place) in matched {
             let lineage = kept.as_deref().map_or(Lineage::Table(&self.processes), Lineage::Kept);
             let name = names.get(place);
-            let alert = self.throttle.alert(
-                &self.rules,
-                rule,
-                &sight(&seen, lineage, name, &self.outside, &self.arena, self.started_boot_ns),
-                &self.config.alerts,
-            );
-            self.report(rule, alert);
+            let sight = sight(&seen, lineage, name, &self.outside, &self.arena, self.started_boot_ns);
+            let alert = raised(&mut self.throttle, &self.rules, (&rules, rule), &sight, &self.config.alerts);
+            self.report(&rules, rule, alert);
         }
         if pending.is_empty() {
             return;
         }
         self.judge(&seen);
         let lineage = kept.unwrap_or_else(|| self.lineage_of(&seen));
-        let parked = Parked { held: Held { seen, lineage }, pending, fallback };
+        let parked = Parked { held: Held { seen, lineage, rules }, pending, fallback };
         if parked.held.seen.process.program.judgement.get().is_some() {
             return self.resume(parked);
         }
@@ -341,20 +365,20 @@ impl<O: Outside> Pipeline<O> {
 
     /// Decides rules that waited for a verdict, now that there is one.
     fn resume(&mut self, parked: Parked) {
-        let Parked { held: Held { seen, lineage }, pending, fallback } = parked;
+        let Parked { held: Held { seen, lineage, rules }, pending, fallback } = parked;
         let names = Names::of(&seen.event);
         self.arena.reset();
         let mut reported: Option<RuleIndex> = None;
         for (rule, place) in pending.iter().copied() {
-            if reported == Some(rule) || (reported.is_some() && self.config.matching == RuleMatching::First) {
+            if reported == Some(rule) || (reported.is_some() && rules.matching == RuleMatching::First) {
                 continue;
             }
             let name = names.get(place);
             let sight = sight(&seen, Lineage::Kept(&lineage), name, &self.outside, &self.arena, self.started_boot_ns);
-            match self.rules.evaluate_rule(rule, &sight) {
+            match rules.set.evaluate_rule(rule, &sight) {
                 Outcome::True => {
-                    let alert = self.throttle.alert(&self.rules, rule, &sight, &self.config.alerts);
-                    self.report(rule, alert);
+                    let alert = raised(&mut self.throttle, &self.rules, (&rules, rule), &sight, &self.config.alerts);
+                    self.report(&rules, rule, alert);
                     reported = Some(rule);
                 }
                 Outcome::False => {}
@@ -364,14 +388,14 @@ impl<O: Outside> Pipeline<O> {
         if let (None, Some((rule, place))) = (reported, fallback) {
             let name = names.get(place);
             let sight = sight(&seen, Lineage::Kept(&lineage), name, &self.outside, &self.arena, self.started_boot_ns);
-            let alert = self.throttle.alert(&self.rules, rule, &sight, &self.config.alerts);
-            self.report(rule, alert);
+            let alert = raised(&mut self.throttle, &self.rules, (&rules, rule), &sight, &self.config.alerts);
+            self.report(&rules, rule, alert);
         }
     }
 
     /// Counts a match, and delivers its alert unless that was folded.
-    fn report(&mut self, rule: RuleIndex, alert: Option<Alert>) {
-        self.tally.matched(rule);
+    fn report(&mut self, rules: &ActiveRules, rule: RuleIndex, alert: Option<Alert>) {
+        rules.matched(rule);
         self.summarise();
         if let Some(alert) = alert {
             (self.deliver)(alert);
@@ -390,6 +414,21 @@ impl<O: Outside> Pipeline<O> {
         let leaders = [process.sid, process.pgid].into_iter().filter_map(|pid| self.processes.by_pid(pid));
         self.processes.ancestors(process).chain(leaders).cloned().collect()
     }
+}
+
+/// The alert of a rule that matched, unless it is folded. What waited under former rules is folded as an alert of the
+/// rule that has the name now: a reload opens no gap in a limit.
+fn raised(
+    throttle: &mut Throttle,
+    current: &ActiveRules,
+    (rules, rule): (&ActiveRules, RuleIndex),
+    sight: &Sight<'_>,
+    options: &AlertOptions,
+) -> Option<Alert> {
+    let is_current = Arc::ptr_eq(&current.set, &rules.set);
+    let limited = if is_current { Some(rule) } else { current.set.find(&rules.set.rule(rule).name) };
+    let admitted = limited.is_none_or(|limited| throttle.admits(&current.set, limited, sight, options));
+    admitted.then(|| rules.set.alert(rule, sight, options))
 }
 
 fn sight<'a>(

@@ -8,25 +8,24 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use agent_common::EventGroup;
 use anyhow::{Context as _, Result, bail};
-use purser_rules::{Needs, RuleSet, Source};
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec};
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::alert::Numbering;
-use crate::cli::Summary;
-use crate::config::{Config, Scope, TierChoice};
+use crate::active::ActiveRules;
+use crate::alert::{Format, LiveFormat, Numbering};
+use crate::cli::{RunArgs, Summary};
+use crate::config::{Config, TierChoice};
 use crate::container::Containers;
-use crate::event::EventType;
-use crate::facts;
 use crate::http::{Health, Server};
 use crate::live::{self, Live};
 use crate::manifest::{DiskCache, ManifestStore, VerdictService};
 use crate::metrics::Metrics;
 use crate::outside::Outside;
-use crate::pipeline::{Pipeline, PipelineConfig};
+use crate::pipeline::Pipeline;
 use crate::process::Procfs;
+use crate::reload::files::{self, Content, Files};
+use crate::reload::{self, Orders, Reload, Surroundings};
 use crate::sensor::{HookState, Policy, Sensor, SensorConfig, Tier, TierReport};
 use crate::sink::Sinks;
 use crate::tally::Tally;
@@ -39,16 +38,16 @@ const IDLE: Duration = Duration::from_secs(1);
 /// How often counts of other modules are brought into the metrics.
 const PUBLISH: Duration = Duration::from_millis(500);
 
-/// Runs the agent until `duration` is over, or SIGINT or SIGTERM comes.
+/// Runs the agent until `args.duration` is over, or SIGINT or SIGTERM comes. `config` is what `args` name, read.
 #[allow(clippy::needless_pass_by_value, reason = "the shape of `cli::Run`")]
-pub fn run(config: Config, duration: Option<Duration>) -> Result<Summary> {
+pub fn run(config: Config, args: &RunArgs) -> Result<Summary> {
     if !rustix::process::geteuid().is_root() {
         bail!("purser run needs root, to load eBPF programs and to look into containers; start it with sudo");
     }
     let metrics = Arc::new(Metrics::new());
     let health = Arc::new(Health::default());
     let (hooks_attached, rules_loaded) = (health.condition("hooks attached"), health.condition("rules loaded"));
-    let rules = Arc::new(load_rules(&config)?);
+    let (files, content, rules) = load(&config, args, &metrics)?;
     rules_loaded.set(true);
     let wake = Wake::new()?;
     let signals = Signals::start(wake.clone())?;
@@ -60,37 +59,48 @@ pub fn run(config: Config, duration: Option<Duration>) -> Result<Summary> {
         }
         None => None,
     };
-    let sinks = Arc::new(Sinks::start(&config, &metrics)?);
+    let format = LiveFormat::from(Format::from(&config));
+    let sinks = Arc::new(Sinks::start(&config, &format, &metrics)?);
     let outside = outside(&config, &wake)?;
     let containers_wake = outside.wake_fd()?;
-    let mut sensor = Sensor::start(&sensor_config(&config), &policy(rules.needs(), config.scope))?;
+    let policy = reload::policy(rules.set.needs(), config.scope);
+    let mut sensor = Sensor::start(&sensor_config(&config), &policy)?;
     check_tier(config.sensor.tier, sensor.tier())?;
     sensor.watch(wake.fd())?;
     sensor.watch(containers_wake.as_fd())?;
     let mut pipeline = pipeline(&config, outside, &rules, &metrics, Arc::clone(&sinks));
     pipeline.scan();
+    let surroundings = Surroundings { metrics: Arc::clone(&metrics), wake: wake.clone(), format };
+    let (reload, mut orders) = Reload::start(files, content, (&rules, policy), surroundings)?;
     hooks_attached.set(true);
     greet(&sensor, &rules);
+    drop(rules);
 
     publish(&mut sensor, &mut pipeline, &metrics);
     let mut published = Instant::now();
-    let end = duration.and_then(|duration| Instant::now().checked_add(duration));
+    let end = args.duration.and_then(|duration| Instant::now().checked_add(duration));
     while !signals.stop() && end.is_none_or(|end| Instant::now() < end) {
         if signals.reopen() {
             sinks.reopen();
         }
+        if signals.reload() {
+            reload.request();
+        }
         let limit = end.map_or(IDLE, |end| end.saturating_duration_since(Instant::now()).min(IDLE));
-        round(&mut sensor, &mut pipeline, &wake, limit)?;
+        round(&mut sensor, &mut pipeline, &wake, limit, &mut orders)?;
         if published.elapsed() >= PUBLISH {
             publish(&mut sensor, &mut pipeline, &metrics);
             pipeline.set_clock(crate::alert::clock());
             published = Instant::now();
         }
     }
+    drop(reload);
+    orders.obey(&mut sensor, &mut pipeline);
+    drop(orders);
     let (tier, hooks) = (sensor.tier().in_use.to_string(), attached(&sensor));
     finish(&mut sensor, &mut pipeline, &wake)?;
     publish(&mut sensor, &mut pipeline, &metrics);
-    let enabled = rules.rules().iter().filter(|rule| rule.enabled).count();
+    let enabled = pipeline.rules().enabled();
     drop(pipeline);
     if let Ok(sinks) = Arc::try_unwrap(sinks) {
         sinks.finish(END);
@@ -99,15 +109,17 @@ pub fn run(config: Config, duration: Option<Duration>) -> Result<Summary> {
     Ok(Summary::of(&metrics, tier, hooks, enabled))
 }
 
-fn load_rules(config: &Config) -> Result<RuleSet> {
-    let texts = crate::cli::read_rules(&config.rules_files)?;
-    let sources: Vec<Source<'_>> = texts.iter().map(|(name, text)| Source { name, text }).collect();
-    let (rules, warnings) = RuleSet::load(&sources, &config.load_options())
-        .context("the rules cannot be used; see `purser rules check`")?;
+/// The rules of the start, with what a reload goes on from.
+fn load(config: &Config, args: &RunArgs, metrics: &Metrics) -> Result<(Files, Content, Arc<ActiveRules>)> {
+    let mut files = Files::new(args.clone(), config);
+    let texts = files.rules(config, true)?;
+    let (set, warnings) =
+        files::compile(config, &texts).context("the rules cannot be used; see `purser rules check`")?;
     for warning in warnings {
         tracing::warn!("{warning}");
     }
-    Ok(rules)
+    let rules = ActiveRules::new(set, config.rule_matching.into(), metrics);
+    Ok((files, Content::new(config.clone(), &texts), rules))
 }
 
 fn outside(config: &Config, wake: &Wake) -> Result<Live> {
@@ -127,33 +139,6 @@ fn manifest_store(config: &Config) -> ManifestStore {
         tracing::warn!("manifests are not kept between runs: {error}");
     }
     ManifestStore::new(cache.ok(), config.layer_limits())
-}
-
-/// What the rules need of the kernel. Processes and cgroups are always followed: identity rests on them.
-fn policy(needs: &Needs, scope: Scope) -> Policy {
-    let wanted = |event: &EventType| match event.group() {
-        EventGroup::Exec | EventGroup::Fork | EventGroup::Exit | EventGroup::Cgroup => true,
-        EventGroup::Open | EventGroup::Connect | EventGroup::IoUring => needs.events.contains(facts::code(*event)),
-    };
-    let failed = |group: EventGroup| {
-        EventType::ALL.iter().any(|event| event.group() == group && needs.failed.contains(facts::code(*event)))
-    };
-    let containers_only = |group: EventGroup| {
-        let mut events = EventType::ALL.iter().filter(|event| event.group() == group).map(|event| facts::code(*event));
-        scope == Scope::Containers
-            || events.all(|code| !needs.events.contains(code) || needs.container_only.contains(code))
-    };
-    Policy {
-        events: EventType::ALL.iter().copied().filter(wanted).collect(),
-        open_read: needs.opens.read,
-        open_write: needs.opens.write,
-        open_failed: failed(EventGroup::Open),
-        connect_failed: failed(EventGroup::Connect),
-        environment: needs.environment(),
-        threads: false,
-        open_not_host: containers_only(EventGroup::Open),
-        connect_not_host: containers_only(EventGroup::Connect),
-    }
 }
 
 fn sensor_config(config: &Config) -> SensorConfig {
@@ -198,29 +183,22 @@ fn publish(sensor: &mut Sensor, pipeline: &mut Pipeline<Live>, metrics: &Metrics
 fn pipeline(
     config: &Config,
     outside: Live,
-    rules: &Arc<RuleSet>,
+    rules: &Arc<ActiveRules>,
     metrics: &Arc<Metrics>,
     sinks: Arc<Sinks>,
 ) -> Pipeline<Live> {
-    let settings = PipelineConfig {
-        scope: config.scope,
-        matching: config.rule_matching.into(),
-        alerts: crate::alert::options(config),
-        hold_time: config.hold.max_time.0,
-        hold_events: config.hold.max_events as usize,
-    };
     let mut numbering = Numbering::default();
     let deliver = Box::new(move |raised| sinks.send(&Arc::new(numbering.number(raised))));
+    let settings = reload::settings(config);
     let mut pipeline =
-        Pipeline::new(settings, outside, Arc::clone(rules), Tally::new(metrics, rules), live::boot_ns(), deliver);
-    pipeline.set_throttle(Throttle::new(&config.throttle, rules, metrics));
+        Pipeline::new(settings, outside, Arc::clone(rules), Tally::new(metrics), live::boot_ns(), deliver);
+    pipeline.set_throttle(Throttle::new(&config.throttle, &rules.set, metrics));
     pipeline
 }
 
 /// What a user wants to know first.
-fn greet(sensor: &Sensor, rules: &RuleSet) {
+fn greet(sensor: &Sensor, rules: &ActiveRules) {
     let uname = rustix::system::uname();
-    let enabled = rules.rules().iter().filter(|rule| rule.enabled).count();
     tracing::info!("kernel {} {}", uname.release().to_string_lossy(), uname.machine().to_string_lossy());
     tracing::info!("sensor: {}", sensor.tier());
     tracing::info!("hooks: {}", attached(sensor).join(", "));
@@ -229,15 +207,22 @@ fn greet(sensor: &Sensor, rules: &RuleSet) {
             tracing::warn!("hook {} is not to be had here: {reason}", hook.name);
         }
     }
-    tracing::info!("{enabled} rules enabled of {}", rules.rules().len());
+    tracing::info!("{} rules enabled of {}", rules.enabled(), rules.set.rules().len());
 }
 
 /// Waits for something to do, for at most `limit`, and does it.
-fn round<O: Outside>(sensor: &mut Sensor, pipeline: &mut Pipeline<O>, wake: &Wake, limit: Duration) -> Result<()> {
+fn round<O: Outside>(
+    sensor: &mut Sensor,
+    pipeline: &mut Pipeline<O>,
+    wake: &Wake,
+    limit: Duration,
+    orders: &mut Orders,
+) -> Result<()> {
     let now = Instant::now();
     let deadline = pipeline.tick(now).map_or(limit, |at| at.saturating_duration_since(now).min(limit));
     sensor.poll(deadline, &mut |record| pipeline.record(record))?;
     wake.clear();
+    orders.obey(sensor, pipeline);
     Ok(())
 }
 
@@ -263,7 +248,7 @@ fn finish<O: Outside>(sensor: &mut Sensor, pipeline: &mut Pipeline<O>, wake: &Wa
 pub struct Wake(Arc<OwnedFd>);
 
 impl Wake {
-    fn new() -> Result<Self> {
+    pub(crate) fn new() -> Result<Self> {
         let fd = rustix::event::eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)
             .context("cannot make an eventfd")?;
         Ok(Self(Arc::new(fd)))
@@ -275,11 +260,11 @@ impl Wake {
         let _ = rustix::io::write(&*self.0, &1_u64.to_ne_bytes());
     }
 
-    fn clear(&self) {
+    pub(crate) fn clear(&self) {
         let _ = rustix::io::read(&*self.0, &mut [0; 8]);
     }
 
-    fn fd(&self) -> BorrowedFd<'_> {
+    pub(crate) fn fd(&self) -> BorrowedFd<'_> {
         self.0.as_fd()
     }
 
@@ -299,14 +284,16 @@ impl Wake {
 struct Signals {
     stop: Arc<AtomicBool>,
     reopen: Arc<AtomicBool>,
+    reload: Arc<AtomicBool>,
 }
 
 impl Signals {
     fn start(wake: Wake) -> Result<Self> {
-        let (stop, reopen) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
+        let flag = || Arc::new(AtomicBool::new(false));
+        let (stop, reopen, reload) = (flag(), flag(), flag());
         let runtime =
             tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start tokio")?;
-        let (ended, rotated) = (Arc::clone(&stop), Arc::clone(&reopen));
+        let (ended, rotated, changed) = (Arc::clone(&stop), Arc::clone(&reopen), Arc::clone(&reload));
         let in_runtime = runtime.enter();
         let listen = |kind| signal(kind).context("cannot listen for signals");
         let (mut interrupt, mut terminate) = (listen(SignalKind::interrupt())?, listen(SignalKind::terminate())?);
@@ -314,13 +301,16 @@ impl Signals {
         drop(in_runtime);
         let wait = async move {
             loop {
-                let again = tokio::select! {
-                    _ = interrupt.recv() => false,
-                    _ = terminate.recv() => false,
-                    _ = hangup.recv() => true,
-                    _ = user.recv() => true,
+                let set: &[&AtomicBool] = tokio::select! {
+                    _ = interrupt.recv() => &[&ended],
+                    _ = terminate.recv() => &[&ended],
+                    // Daemons are told so of changed files, and by log rotation of rotated ones.
+                    _ = hangup.recv() => &[&rotated, &changed],
+                    _ = user.recv() => &[&rotated],
                 };
-                if again { &rotated } else { &ended }.store(true, Ordering::Release);
+                for flag in set {
+                    flag.store(true, Ordering::Release);
+                }
                 wake.wake();
             }
         };
@@ -328,7 +318,7 @@ impl Signals {
             .name("signals".to_owned())
             .spawn(move || runtime.block_on(wait))
             .context("cannot start the thread for signals")?;
-        Ok(Self { stop, reopen })
+        Ok(Self { stop, reopen, reload })
     }
 
     fn stop(&self) -> bool {
@@ -337,5 +327,9 @@ impl Signals {
 
     fn reopen(&self) -> bool {
         self.reopen.swap(false, Ordering::AcqRel)
+    }
+
+    fn reload(&self) -> bool {
+        self.reload.swap(false, Ordering::AcqRel)
     }
 }

@@ -2,8 +2,6 @@
 
 use std::sync::Arc;
 
-use purser_rules::{RuleIndex, RuleSet};
-
 use crate::event::EventType;
 use crate::manifest::Verdict;
 use crate::metrics::{Counter, Family, Metrics, QUEUE_LENGTH, counter, gauge};
@@ -20,7 +18,6 @@ pub struct Tally {
     metrics: Arc<Metrics>,
     events: Vec<Counter>,
     verdicts: Vec<(Verdict, Counter)>,
-    rules: Vec<Counter>,
     /// Records that could not be decoded, by the decoder's reason.
     pub decode: Vec<(&'static str, Counter)>,
     /// Events that went on without their container's image: the runtime did not answer in time.
@@ -39,7 +36,7 @@ pub struct Tally {
 
 impl Tally {
     /// Counters of `metrics`, all exported from now on.
-    pub fn new(metrics: &Arc<Metrics>, rules: &RuleSet) -> Self {
+    pub fn new(metrics: &Arc<Metrics>) -> Self {
         let mut events = vec![Counter::default(); 64];
         for event in EventType::ALL {
             events[usize::from(event.code())] = metrics.event(event.name());
@@ -48,7 +45,6 @@ impl Tally {
             metrics: Arc::clone(metrics),
             events,
             verdicts: Verdict::ALL.iter().map(|verdict| (*verdict, metrics.verdict(verdict.as_str()))).collect(),
-            rules: rules.rules().iter().map(|rule| metrics.rule_matches(&rule.name, rule.priority)).collect(),
             decode: crate::decode::DecodeError::REASONS
                 .iter()
                 .map(|reason| (*reason, metrics.lost("decode", reason)))
@@ -88,13 +84,6 @@ impl Tally {
     /// A verdict was given.
     pub fn verdict(&self, verdict: Verdict) {
         if let Some((_, counter)) = self.verdicts.iter().find(|(known, _)| *known == verdict) {
-            counter.increment();
-        }
-    }
-
-    /// A rule raised an alert.
-    pub fn matched(&self, rule: RuleIndex) {
-        if let Some(counter) = self.rules.get(rule.0 as usize) {
             counter.increment();
         }
     }

@@ -118,22 +118,13 @@ impl Throttle {
         })))
     }
 
-    /// The alert of a rule that matched; `None` if it is folded. What [`take_due`](Self::take_due) gives comes before it.
-    pub fn alert(
-        &mut self,
-        rules: &Arc<RuleSet>,
-        rule: RuleIndex,
-        sight: &Sight<'_>,
-        options: &AlertOptions,
-    ) -> Option<Alert> {
-        if let Some(active) = &mut self.0 {
-            active.follow(rules, options);
-            active.advance(sight.event.header.boot_ns, options);
-            if active.folds(rule, sight, options) {
-                return None;
-            }
-        }
-        Some(rules.alert(rule, sight, options))
+    /// Whether the alert of a rule that matched is raised; else it is folded. What [`take_due`](Self::take_due) gives
+    /// comes before it.
+    pub fn admits(&mut self, rules: &Arc<RuleSet>, rule: RuleIndex, sight: &Sight<'_>, options: &AlertOptions) -> bool {
+        let Some(active) = &mut self.0 else { return true };
+        active.follow(rules, options);
+        active.advance(sight.event.header.boot_ns, options);
+        !active.folds(rule, sight, options)
     }
 
     /// Ends windows by the worker's clock; gives the time when the next one ends.

@@ -7,17 +7,20 @@ use std::time::{Duration, Instant};
 
 use purser_rules::RuleIndex;
 
+use crate::active::ActiveRules;
 use crate::container::Container;
 use crate::pipeline::Seen;
 use crate::process::{Process, Program};
 
-/// An event and the processes that rules may ask about.
+/// An event, the rules in force when it came, and the processes that they may ask about.
 #[derive(Debug)]
 pub(crate) struct Held {
     /// The event.
     pub(crate) seen: Seen,
     /// See [`Lineage::Kept`](crate::facts::Lineage::Kept).
     pub(crate) lineage: Vec<Arc<Process>>,
+    /// What it is judged by, whatever is in force by then.
+    pub(crate) rules: Arc<ActiveRules>,
 }
 
 /// An event with the rules that wait for the verdict on its program.
@@ -63,6 +66,11 @@ impl Waiting {
             parked_events: 0,
             next_ticket: 1,
         }
+    }
+
+    /// Held events wait for at most this from now on, those that wait already included.
+    pub(crate) fn set_hold_time(&mut self, hold_time: Duration) {
+        self.hold_time = hold_time;
     }
 
     /// An event of `container` has to wait: its image is not known yet, or an earlier event waits for that.

@@ -55,8 +55,9 @@ fn rules_are_tested_with_the_files_that_the_cases_name() {
 
 #[test]
 fn our_own_rules_pass_their_cases() {
-    let cases = concat!(env!("CARGO_MANIFEST_DIR"), "/../rules/rulesets/purser_test.yaml");
-    let (code, out, err) = purser(&["rules", "test", cases]);
+    let supply_chain = concat!(env!("CARGO_MANIFEST_DIR"), "/../rules/rulesets/supply-chain_test.yaml");
+    let runtime = concat!(env!("CARGO_MANIFEST_DIR"), "/../rules/rulesets/runtime_test.yaml");
+    let (code, out, err) = purser(&["rules", "test", supply_chain, runtime]);
     assert_eq!((code, err.as_str()), (Some(0), ""), "{out}");
     assert!(out.ends_with(" cases passed, 0 failed\n") && !out.starts_with("0 "), "{out}");
 }

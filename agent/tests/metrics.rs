@@ -21,7 +21,7 @@ use purser::{
     alert::Priority,
     config::Config,
     http::{Health, HttpError, Server},
-    metrics::{LOST, Metrics, QUEUE_LENGTH},
+    metrics::{LOST, Metrics, QUEUE_LENGTH, gauge},
 };
 
 fn metrics() -> Metrics {
@@ -31,6 +31,7 @@ fn metrics() -> Metrics {
     metrics.lost("ring", "full");
     metrics.rule_matches("Read \"it\"\\ or\nnot", Priority::Warning).increment();
     metrics.verdict("expected").add(2);
+    metrics.gauge(gauge("purser_bare", "without labels", &[]), &[], 3);
     metrics
 }
 
@@ -48,6 +49,7 @@ fn the_text_is_strict_openmetrics() {
     let labels = [("rule", "Read \"it\"\\ or\nnot"), ("priority", "Warning")];
     assert_eq!(text.value("purser_rule_matches_total", &labels), Some(1.0), "a rule's name is quoted");
     assert_eq!(text.value("purser_verdicts_total", &[("verdict", "expected")]), Some(2.0));
+    assert_eq!(text.value("purser_bare", &[]), Some(3.0));
     let build = [("version", env!("CARGO_PKG_VERSION")), ("arch", std::env::consts::ARCH)];
     assert_eq!(text.value("purser_build_info", &build), Some(1.0));
     for name in ["process_resident_memory_bytes", "process_cpu_seconds_total", "process_start_time_seconds"] {

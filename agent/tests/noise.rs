@@ -69,10 +69,11 @@ fn ordinary_use_raises_no_alert_and_every_exec_gets_a_verdict() {
 
     // The default rules, and one that names every program of a container that is not expected.
     let strict = common::rules_file(directory.path(), NOT_EXPECTED);
-    let defaults = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../rules/rulesets/purser.yaml");
+    let rulesets = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../rules/rulesets");
+    let defaults = purser_rules::DEFAULT_RULES.iter().map(|(name, _)| rulesets.join(name));
     let config = format!("rule_matching: all\nmanifest: {{cache_dir: {}}}", directory.path().join("cache").display());
     let args = vec!["--scope".to_owned(), "containers".to_owned()];
-    let agent = common::start(&Options { config, args, rules: vec![defaults, strict] });
+    let agent = common::start(&Options { config, args, rules: defaults.chain([strict]).collect() });
     let shell = "ls -l /etc > /tmp/list; cat /etc/passwd | wc -l; id; env; \
                  for i in 1 2 3; do echo $i; done; find /usr/share/doc -name copyright | head -3; \
                  (sleep 0.01 &); ps 2>/dev/null; tar cf /tmp/a.tar /etc/hostname /etc/hosts; rm /tmp/list /tmp/a.tar; true";
@@ -81,13 +82,21 @@ fn ordinary_use_raises_no_alert_and_every_exec_gets_a_verdict() {
                    > /tmp/p/DEBIAN/control; printf '#!/bin/sh\\nset -e\\nid > /dev/null\\n' > /tmp/p/DEBIAN/postinst; \
                    chmod 755 /tmp/p/DEBIAN/postinst; dpkg-deb --build /tmp/p /tmp/p.deb; dpkg -i /tmp/p.deb; \
                    dpkg -r hello-local; rm -r /tmp/p /tmp/p.deb";
+    let administration = "set -e; useradd -m -s /bin/bash u; passwd -S u; usermod -aG mail u; chage -l u; \
+                          adduser --disabled-password --gecos '' v; su -s /bin/sh -c id u; getent passwd u; \
+                          grep -r private /etc/apt || true; find / -xdev -name copyright | wc -l; \
+                          echo line >> /var/log/app.log; : > /var/log/app.log; ln -s /etc/hostname /tmp/name; \
+                          bash -c 'exec 3<>/dev/tcp/127.0.0.1/1' 2> /dev/null || true; \
+                          pam-auth-update --package; update-alternatives --list pager || true; rm /tmp/name; \
+                          printf 'x = 1\\n' > /tmp/x.py; python3 /tmp/x.py; sed -i s/1/2/ /tmp/x.py; chmod 755 /tmp/x.py; \
+                          deluser --quiet v; userdel -r u 2> /dev/null || true";
     let mut own = Vec::new();
     for round in 0..ROUNDS {
         let container = containerd
             .start_container("local.test/debian:1", &unique_name("noise"), &["/bin/sleep", "1000"])
             .expect("container");
         own.push(container.id().to_owned());
-        match round % 5 {
+        match round % 6 {
             0 => container.exec_ok(&["/bin/sh", "-c", shell]),
             1 => container.exec_ok(&["/bin/bash", "-lc", "apt-get check && apt-cache policy perl-base && dpkg -l"]),
             2 => container.exec_ok(&["/usr/bin/perl", "-e", "open(F, '/etc/passwd'); print <F>; system('true'); print `date`"]),
@@ -96,6 +105,7 @@ fn ordinary_use_raises_no_alert_and_every_exec_gets_a_verdict() {
                 "-c",
                 "import os, pwd, sys; print(pwd.getpwuid(0)); os.system('echo hi'); print(open('/etc/os-release').read())",
             ]),
+            4 => container.exec_ok(&["/bin/sh", "-c", administration]),
             _ => container.exec_ok(&["/bin/sh", "-c", package]),
         }
         .unwrap_or_else(|error| panic!("round {round}: {error:#}"));

@@ -178,7 +178,7 @@ fn a_wrong_path_is_an_error_of_the_start() {
     config.stdout_output.enabled = false;
     config.file_output.enabled = true;
     config.file_output.filename = "/nonexistent/alerts.txt".into();
-    let error = Sinks::start(&config, &Metrics::new()).expect_err("no such directory");
+    let error = Sinks::start(&config, &format().into(), &Metrics::new()).expect_err("no such directory");
     assert!(matches!(&error, SinkError::Open { path, .. } if path == Path::new("/nonexistent/alerts.txt")));
     assert!(error.to_string().contains("file_output.filename"), "{error}");
 }
@@ -306,7 +306,7 @@ fn stdout_child() {
         rustix::stdio::dup2_stdout(&writer).expect("replaced");
     }
     let metrics = Metrics::new();
-    let sinks = Sinks::start(&Config::default(), &metrics).expect("started");
+    let sinks = Sinks::start(&Config::default(), &format().into(), &metrics).expect("started");
     for alert in &alerts(2000) {
         sinks.send(alert);
     }

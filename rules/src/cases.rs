@@ -22,13 +22,13 @@ use crate::compile::typed_operand;
 use crate::eval::{OperandSource, OwnedArg};
 use crate::event::EventCode;
 use crate::facts::{Arg, Fact, Facts, FieldRef, Reason, Value};
-use crate::matches::Matches;
+use crate::matches::{Matches, Outcome};
 use crate::parse::{Operand, parse_operand_prefix};
 use crate::ruleset::RuleSet;
 use crate::types::{Class, Type};
 
 /// A file of cases.
-#[derive(Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct CaseFile {
     /// Rule files, relative to the file of cases.
@@ -42,7 +42,7 @@ pub struct CaseFile {
 }
 
 /// An event and what it must lead to.
-#[derive(Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Case {
     /// What it is about.
@@ -50,9 +50,14 @@ pub struct Case {
     /// Name of the event or system call.
     pub event: String,
     /// Values of fields, such as `proc.name: cat`, `evt.arg.flags: O_RDWR`, `proc.aname: [bash, sshd]` (ancestors,
-    /// nearest first). `null`: no value. `PENDING`, tagged `!pending`: not known yet.
+    /// nearest first). `null`: no value. `PENDING`, tagged `!pending`: not known yet. What follows from a field need not
+    /// be given: the name, arguments and their number from `proc.cmdline`, the parent from its ancestors, directory and
+    /// file name from `fd.name`.
     #[serde(default)]
     pub fields: BTreeMap<String, Yaml>,
+    /// Rules that are off, and on for this case.
+    #[serde(default)]
+    pub enable: Vec<String>,
     /// The rules that must fire; all others must stay silent.
     #[serde(default)]
     pub fires: Vec<String>,
@@ -110,14 +115,18 @@ impl CaseFile {
         let mut results = Vec::with_capacity(self.cases.len());
         for case in &self.cases {
             let fail = |message| CaseError::Case { case: case.name.clone(), message };
+            let find = |name: &String| rules.find(name).ok_or_else(|| fail(format!("there is no rule \"{name}\"")));
             for rule in &case.fires {
-                if rules.find(rule).is_none() {
-                    return Err(fail(format!("there is no rule \"{rule}\"")));
-                }
+                find(rule)?;
             }
+            let enabled = case.enable.iter().map(find).collect::<Result<Vec<_>, _>>()?;
             let facts = CaseFacts::new(case, &self.defaults, rules.catalogue()).map_err(fail)?;
             rules.evaluate(&facts, &mut matches);
-            let fired: Vec<&str> = matches.matched().iter().map(|rule| rules.rule(*rule).name.as_str()).collect();
+            let more = enabled
+                .into_iter()
+                .filter(|rule| !rules.rule(*rule).enabled && rules.evaluate_rule(*rule, &facts) == Outcome::True);
+            let fired = matches.matched().iter().copied().chain(more);
+            let fired: Vec<&str> = fired.map(|rule| rules.rule(rule).name.as_str()).collect();
             results.push(CaseResult {
                 name: case.name.clone(),
                 missing: case.fires.iter().filter(|rule| !fired.contains(&rule.as_str())).cloned().collect(),
@@ -190,10 +199,12 @@ impl CaseFacts {
             Yaml::Sequence(items) => {
                 let items =
                     items.iter().map(|item| held(item, typed.ty)).collect::<Option<Vec<_>>>().ok_or_else(wrong)?;
+                // A list of a case replaces that of the defaults, each of its elements too.
+                self.values.retain(|(id, arg), _| *id != source.id || !matches!(arg, OwnedArg::Index(_)));
                 for (nth, item) in items.iter().enumerate() {
                     let index = OwnedArg::Index(nth as u64 + 1);
                     if let Held::Text(text) = item {
-                        self.values.entry((source.id, index)).or_insert(Got::One(Held::Text(text.clone())));
+                        self.values.insert((source.id, index), Got::One(Held::Text(text.clone())));
                     }
                 }
                 Got::Many(items)
@@ -206,6 +217,45 @@ impl CaseFacts {
 
     /// Adds what follows from the fields that are given.
     fn imply(&mut self) {
+        self.imply_command();
+        for (ancestors, parent) in [
+            (FieldId::PROC_ANAME, FieldId::PROC_PNAME),
+            (FieldId::PROC_AEXEPATH, FieldId::PROC_PEXEPATH),
+            (FieldId::PROC_ACMDLINE, FieldId::PROC_PCMDLINE),
+        ] {
+            if let Some(text) = self.text(ancestors, OwnedArg::Index(1)) {
+                self.values.entry((parent, OwnedArg::None)).or_insert(Got::One(Held::Text(text)));
+            }
+        }
+        self.imply_parts_of_path();
+    }
+
+    /// A command line is the command's name and its arguments; here no argument has a space.
+    fn imply_command(&mut self) {
+        let Some(line) = self.text(FieldId::PROC_CMDLINE, OwnedArg::None) else { return };
+        let end = line.iter().position(|byte| *byte == b' ').unwrap_or(line.len());
+        let (name, rest) = line.split_at(end);
+        let args = rest.get(1..).unwrap_or_default();
+        let words: Vec<&[u8]> = args.split(|byte| *byte == b' ').filter(|word| !word.is_empty()).collect();
+        let mut add = |id, arg, got| {
+            self.values.entry((id, arg)).or_insert(got);
+        };
+        add(FieldId::PROC_NAME, OwnedArg::None, Got::One(Held::Text(name.to_vec())));
+        add(FieldId::PROC_ARGS, OwnedArg::None, Got::One(Held::Text(args.to_vec())));
+        add(FieldId::PROC_CMDNARGS, OwnedArg::None, Got::One(Held::U64(words.len() as u64)));
+        for (nth, word) in words.into_iter().enumerate() {
+            add(FieldId::PROC_ARGS, OwnedArg::Index(nth as u64), Got::One(Held::Text(word.to_vec())));
+        }
+    }
+
+    fn text(&self, id: FieldId, arg: OwnedArg) -> Option<Vec<u8>> {
+        match self.values.get(&(id, arg)) {
+            Some(Got::One(Held::Text(text))) => Some(text.clone()),
+            _ => None,
+        }
+    }
+
+    fn imply_parts_of_path(&mut self) {
         let path = match self.values.get(&(FieldId::FD_NAME, OwnedArg::None)) {
             Some(Got::One(Held::Text(path))) if path.starts_with(b"/") => path.clone(),
             _ => return,

@@ -28,7 +28,10 @@ mod select;
 mod types;
 
 /// Purser's own rules: name and text of each file, in the order in which they are loaded.
-pub const DEFAULT_RULES: &[(&str, &str)] = &[("purser.yaml", include_str!("../rulesets/purser.yaml"))];
+pub const DEFAULT_RULES: &[(&str, &str)] = &[
+    ("supply-chain.yaml", include_str!("../rulesets/supply-chain.yaml")),
+    ("runtime.yaml", include_str!("../rulesets/runtime.yaml")),
+];
 
 /// Purser's own rules, ready to be loaded.
 pub fn default_sources() -> Vec<Source<'static>> {

@@ -100,12 +100,12 @@ impl Default for LoadOptions {
 }
 
 impl Version {
-    /// Reads `1.2.3`.
+    /// Reads `1.2.3`. What follows the three numbers, as in `1.2.3-rc1`, does not count.
     pub fn parse(text: &str) -> Option<Self> {
-        let mut parts = text.split('.').map(|part| {
-            (!part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit())).then(|| part.parse().ok()).flatten()
-        });
-        let version = Self(parts.next()??, parts.next()??, parts.next()??);
-        parts.next().is_none().then_some(version)
+        let (major, rest) = text.split_once('.')?;
+        let (minor, rest) = rest.split_once('.')?;
+        let end = rest.bytes().position(|byte| !byte.is_ascii_digit()).unwrap_or(rest.len());
+        let number = |part: &str| part.bytes().all(|byte| byte.is_ascii_digit()).then(|| part.parse().ok()).flatten();
+        Some(Self(number(major)?, number(minor)?, number(&rest[..end])?))
     }
 }

@@ -211,7 +211,7 @@ impl PrintFormat {
     }
 }
 
-const ALL: [Type; 46] = [
+const ALL: [Type; 48] = [
     Type::I8,
     Type::I16,
     Type::I32,
@@ -258,4 +258,6 @@ const ALL: [Type; 46] = [
     Type::EnumFlags32,
     Type::Mode,
     Type::Dyn,
+    Type::TextArray,
+    Type::TextPairArray,
 ];

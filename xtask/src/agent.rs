@@ -97,6 +97,9 @@ pub struct Summary {
     pub hooks: Vec<String>,
     /// The number of loaded rules.
     pub rules: u64,
+    /// Reloads of rules and configuration by result.
+    #[serde(default)]
+    pub reloads: BTreeMap<String, u64>,
 }
 
 impl Summary {
@@ -192,6 +195,16 @@ impl Agent {
         let (head, body) = answer.split_once("\r\n\r\n").context("the agent's answer is not HTTP")?;
         let status = head.split(' ').nth(1).and_then(|code| code.parse().ok()).context("no HTTP status")?;
         Ok((status, body.to_owned()))
+    }
+
+    /// Where its configuration file is, to change it while it runs.
+    pub fn config_path(&self) -> PathBuf {
+        self.directory.path().join("purser.yaml")
+    }
+
+    /// The whole of its stderr so far.
+    pub fn log(&self) -> String {
+        fs::read_to_string(self.directory.path().join("log")).unwrap_or_default()
     }
 
     /// The next line of its stdout, or `None` where none comes within `patience`.

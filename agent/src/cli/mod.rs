@@ -13,13 +13,14 @@ use std::{
     fmt, io,
     io::{IsTerminal as _, Write as _},
     process::ExitCode,
+    sync::OnceLock,
 };
 
 use clap::{Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
 
 pub use self::{
-    rules::{RuleFile, read as read_rules},
+    rules::{RuleFile, embedded as embedded_rules, read_file as read_rule_file},
     run::{Run, RunArgs},
     summary::Summary,
 };
@@ -86,8 +87,31 @@ pub fn main(run: Run) -> ExitCode {
     }
 }
 
-/// Starts the agent's own log, on standard error. A second call changes nothing.
+/// Changes the level of the log once it is started.
+type SetLevel = Box<dyn Fn(LogLevel) + Send + Sync>;
+
+static SET_LEVEL: OnceLock<SetLevel> = OnceLock::new();
+
+/// Starts the agent's own log, on standard error; a later call changes its level.
 pub fn log(level: LogLevel) {
+    if let Some(set) = SET_LEVEL.get() {
+        return set(level);
+    }
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter(level))
+        .with_writer(io::stderr)
+        .with_ansi(io::stderr().is_terminal())
+        .with_target(false)
+        .with_filter_reloading();
+    let handle = builder.reload_handle();
+    if builder.try_init().is_ok() {
+        // It fails only where the log is gone, which lives as long as the process.
+        let set = move |level| drop(handle.reload(filter(level)));
+        let _first = SET_LEVEL.set(Box::new(set));
+    }
+}
+
+fn filter(level: LogLevel) -> EnvFilter {
     let (own, others) = match level {
         LogLevel::Error => ("error", "error"),
         LogLevel::Warning => ("warn", "warn"),
@@ -95,14 +119,7 @@ pub fn log(level: LogLevel) {
         LogLevel::Debug => ("debug", "info"),
         LogLevel::Trace => ("trace", "debug"),
     };
-    let started = tracing_subscriber::fmt()
-        .with_env_filter(EnvFilter::new(format!("{others},purser={own}")))
-        .with_writer(io::stderr)
-        .with_ansi(io::stderr().is_terminal())
-        .with_target(false)
-        .try_init();
-    // Only a test starts it twice.
-    drop(started);
+    EnvFilter::new(format!("{others},purser={own}"))
 }
 
 /// The configuration of the file at `path` (or of the default place).
@@ -124,7 +141,7 @@ fn print(text: &[u8]) -> anyhow::Result<()> {
 }
 
 /// The error and its causes on one line. Most errors say their cause themselves: it is not said twice.
-fn explain(error: &anyhow::Error) -> String {
+pub(crate) fn explain(error: &anyhow::Error) -> String {
     let mut text = String::new();
     for cause in error.chain().map(ToString::to_string) {
         if text.is_empty() {
@@ -137,7 +154,7 @@ fn explain(error: &anyhow::Error) -> String {
 }
 
 /// Foreign text in an error (a file's name, a parser's snippet) must not break the line.
-fn one_line(text: &str) -> String {
+pub(crate) fn one_line(text: &str) -> String {
     text.trim_end()
         .chars()
         .map(|c| match c {

@@ -162,15 +162,24 @@ const MAX_FILE_BYTES: u64 = 16 << 20;
 /// Name and content of a rule file.
 pub type RuleFile = (String, Vec<u8>);
 
+/// The rules in the binary.
+pub fn embedded() -> Vec<RuleFile> {
+    let embedded = |(name, text): &(&str, &str)| (format!("{name} (embedded)"), text.as_bytes().to_vec());
+    purser_rules::DEFAULT_RULES.iter().map(embedded).collect()
+}
+
+/// The text of one rule file.
+pub fn read_file(path: &Path) -> std::io::Result<Vec<u8>> {
+    config::read_at_most(path, MAX_FILE_BYTES)
+}
+
 /// The text of the rule files at `paths`, directories opened up; without paths, of the embedded rules.
-pub fn read(paths: &[PathBuf]) -> anyhow::Result<Vec<RuleFile>> {
+fn read(paths: &[PathBuf]) -> anyhow::Result<Vec<RuleFile>> {
     if paths.is_empty() {
-        let embedded = |(name, text): &(&str, &str)| (format!("{name} (embedded)"), text.as_bytes().to_vec());
-        return Ok(purser_rules::DEFAULT_RULES.iter().map(embedded).collect());
+        return Ok(embedded());
     }
     let read = |path: PathBuf| {
-        let text = config::read_at_most(&path, MAX_FILE_BYTES)
-            .with_context(|| format!("cannot read the rules {}", path.display()))?;
+        let text = read_file(&path).with_context(|| format!("cannot read the rules {}", path.display()))?;
         Ok((path.to_string_lossy().into_owned(), text))
     };
     config::rule_paths(paths)?.into_iter().map(read).collect()

@@ -13,11 +13,12 @@ use clap::{Args, builder::PossibleValuesParser, builder::TypedValueParser as _};
 use super::{Summary, load, log, say};
 use crate::config::{Config, Scope, Span};
 
-/// The agent: runs until the duration is over or a signal asks it to end, and gives what it counted.
-pub type Run = fn(Config, Option<Duration>) -> anyhow::Result<Summary>;
+/// The agent: runs until the duration is over or a signal asks it to end, and gives what it counted. The arguments
+/// are what a changed configuration file is read with again.
+pub type Run = fn(Config, &RunArgs) -> anyhow::Result<Summary>;
 
 /// Options of `purser run`. They win over the configuration file.
-#[derive(Debug, Args, Default)]
+#[derive(Debug, Clone, Args, Default)]
 #[command(after_help = "Alerts go to standard output, one a line; everything else goes to standard error.\n\
                         It ends on Ctrl-C, on SIGTERM, or after --duration, with a summary.")]
 pub struct RunArgs {
@@ -71,7 +72,7 @@ pub(super) fn execute(args: &RunArgs, run: Run) -> anyhow::Result<()> {
         // Hours later would be too late to hear of it.
         check_directory(path)?;
     }
-    let summary = run(config, args.duration)?;
+    let summary = run(config, args)?;
     say(&summary);
     match &args.summary {
         Some(path) => summary.write(path).with_context(|| format!("cannot write the summary {}", path.display())),

@@ -10,6 +10,7 @@ use std::{
 use serde::Serialize;
 
 use crate::metrics::{EVENTS, Family, LOST, Metrics, RULE_MATCHES, VERDICTS};
+use crate::reload::RELOADS;
 use crate::throttle::FOLDED;
 
 /// The sum of a run.
@@ -29,8 +30,10 @@ pub struct Summary {
     pub tier: String,
     /// The attached hooks.
     pub hooks: Vec<String>,
-    /// How many rules were enabled.
+    /// How many rules were enabled at the end.
     pub rules: usize,
+    /// Reloads of rules and configuration: `ok` and `failed`.
+    pub reloads: BTreeMap<String, u64>,
 }
 
 impl Summary {
@@ -55,6 +58,7 @@ impl Summary {
             tier: tier.into(),
             hooks,
             rules,
+            reloads: by_first_label(metrics, RELOADS),
         }
     }
 
@@ -113,6 +117,9 @@ impl fmt::Display for Summary {
         });
         line(f, "lost", lost)?;
         line(f, "verdicts", self.verdicts.iter().map(|(name, count)| (name.clone(), *count)))?;
+        if self.reloads.values().any(|count| *count > 0) {
+            line(f, "reloads", self.reloads.iter().map(|(name, count)| (name.clone(), *count)))?;
+        }
         let total: u64 = self.alerts.values().sum();
         write!(f, "  {:<9} {total}", "alerts")?;
         for (rule, count) in &self.alerts {
@@ -165,6 +172,8 @@ mod tests {
         metrics.counter(FOLDED, &["A", "rate"]).add(1);
         metrics.counter(FOLDED, &["B", "rate"]);
         metrics.verdict("expected").add(7);
+        metrics.counter(RELOADS, &["ok"]).add(2);
+        metrics.counter(RELOADS, &["failed"]);
         Summary::of(&metrics, "C", vec!["sched_process_exec".to_owned()], 8)
     }
 
@@ -184,6 +193,7 @@ mod tests {
                 "folded": {"A": 1},
                 "verdicts": {"expected": 7},
                 "tier": "C", "hooks": ["sched_process_exec"], "rules": 8,
+                "reloads": {"failed": 0, "ok": 2},
             })
         );
         assert_eq!(fs::read_dir(directory.path()).expect("listed").count(), 1, "no temporary file is left");
@@ -234,7 +244,7 @@ mod tests {
         assert_eq!(
             summary().to_string(),
             "purser: tier C, 1 hooks, 8 rules\n  events    3 (exec 3)\n  lost      2 (ring/full 2)\n  \
-             verdicts  7 (expected 7)\n  alerts    2\n          2  A (1 folded)"
+             verdicts  7 (expected 7)\n  reloads   2 (ok 2)\n  alerts    2\n          2  A (1 folded)"
         );
     }
 }

@@ -8,10 +8,11 @@ use serde::{
     de::{self, DeserializeSeed, Deserializer, Visitor},
 };
 
+use super::live;
 use super::units::{Size, Span};
 
 /// What a key's value looks like, for the reference and for messages.
-pub trait Value {
+pub trait Value: Clone + PartialEq {
     /// The type in a reader's words.
     fn kind() -> String;
     /// The value as it would be written in the file.
@@ -19,6 +20,18 @@ pub trait Value {
     /// The keys below, for a section or a list of sections.
     fn keys() -> Option<Vec<Key>> {
         None
+    }
+    /// Takes over what differs in `new`, this value being that of the key `path`, where a running agent can; names the
+    /// keys that need a restart instead. A list changes as a whole.
+    fn adopt(&mut self, new: &Self, path: &str, restart: &mut Vec<String>) {
+        if self == new {
+            return;
+        }
+        if live::is_live(path) {
+            self.clone_from(new);
+        } else {
+            restart.push(path.to_owned());
+        }
     }
 }
 
@@ -73,6 +86,14 @@ macro_rules! sections {
                     }
                 )+
                 format!("{{{}}}", keys.join(", "))
+            }
+
+            fn adopt(&mut self, new: &Self, path: &str, restart: &mut Vec<String>) {
+                $(
+                    let key = $crate::config::schema::plain(stringify!($key));
+                    let path_of_key = $crate::config::live::path(path, key);
+                    $crate::config::schema::Value::adopt(&mut self.$key, &new.$key, &path_of_key, restart);
+                )+
             }
 
             fn keys() -> Option<Vec<$crate::config::schema::Key>> {

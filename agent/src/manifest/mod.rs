@@ -28,7 +28,7 @@ pub mod tree;
 pub mod unpacked;
 
 pub use build::{BuildError, Progress, build, chain_id};
-pub use digest::Digest;
+pub use digest::{Digest, Hasher};
 pub use disk_cache::DiskCache;
 pub use hash::ExecFile;
 pub use judge::{Judgement, Reason, Verdict, judge};

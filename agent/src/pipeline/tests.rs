@@ -2,7 +2,7 @@
 
 use std::sync::Mutex;
 
-use purser_rules::{LoadOptions, Source};
+use purser_rules::{LoadOptions, RuleSet, Source};
 
 use super::*;
 use crate::event::Task;
@@ -24,18 +24,17 @@ fn bench(rules: &str, matching: RuleMatching, hold_events: usize, outside: Fake)
     let (rules, warnings) =
         RuleSet::load(&[Source { name: "test", text }], &LoadOptions::default()).expect("the rules load");
     assert!(warnings.is_empty(), "{warnings:?}");
-    let rules = Arc::new(rules);
     let metrics = Arc::new(Metrics::new());
+    let rules = ActiveRules::new(rules, matching, &metrics);
     let raised = Raised::default();
     let sink = Arc::clone(&raised);
     let config = PipelineConfig {
         scope: Scope::All,
-        matching,
         alerts: AlertOptions::default(),
         hold_time: Duration::from_secs(2),
         hold_events,
     };
-    let tally = Tally::new(&metrics, &rules);
+    let tally = Tally::new(&metrics);
     let deliver = Box::new(move |alert: Alert| {
         let line = format!("{}: {}", alert.rule, alert.message.split(" container_id").next().unwrap_or_default());
         sink.lock().expect("lock").push(line);
@@ -233,4 +232,41 @@ fn a_container_that_vanished_is_no_host_unnoticed() {
     assert_eq!(bench.take(), ["Exec: /bin/sh"], "rules that need no container see it");
     bench.pipeline.event(event(2, sh(), exec("/bin/sh")));
     assert_eq!((bench.lost("identity", "gone"), verdicts(&bench)), (1, 1));
+}
+
+#[test]
+fn what_waits_is_judged_by_the_rules_that_it_came_under() {
+    let stowaway = |name: &str| rule(name, "evt.type = execve and manifest.verdict = unlisted", "%proc.exepath");
+    let exec_rule = |name: &str| rule(name, "evt.type = execve", "%proc.exepath");
+    let load = |bench: &Bench, text: &str| {
+        let sources = [Source { name: "test", text: text.as_bytes() }];
+        let (set, _) = RuleSet::load(&sources, &LoadOptions::default()).expect("the rules load");
+        ActiveRules::new(set, RuleMatching::All, &bench.metrics)
+    };
+    // Parked for a verdict. The number of its rule is another rule's in the new set.
+    let old = exec_rule("Old other") + &stowaway("Old");
+    let mut bench = bench(&old, RuleMatching::All, 16, in_container());
+    bench.pipeline.event(event(1, sh(), exec("/bin/sh")));
+    assert_eq!(bench.take(), ["Old other: /bin/sh"]);
+    let new = load(&bench, &(stowaway("New") + &exec_rule("New other")));
+    let settings = bench.pipeline.config.clone();
+    bench.pipeline.replace(settings.clone(), new, Throttle::default());
+    bench.answer(1, Verdict::Unlisted);
+    assert_eq!(bench.take(), ["Old: /bin/sh"]);
+    bench.pipeline.event(event(2, task(11, 2, (10, 1), "sh"), exec("/bin/new")));
+    bench.answer(2, Verdict::Unlisted);
+    assert_eq!(bench.take(), ["New other: /bin/new", "New: /bin/new"]);
+    // Held for its image.
+    let pending = Arc::new(container(true));
+    bench.pipeline.outside.containers = vec![pending];
+    bench.pipeline.event(event(3, sh(), exec("/bin/held")));
+    let fewer = load(&bench, &rule("None", "evt.type = openat", "x"));
+    bench.pipeline.replace(settings, fewer, Throttle::default());
+    let known = Arc::new(container(false));
+    bench.pipeline.outside.answers.containers.push(Arc::clone(&known));
+    bench.pipeline.tick(Instant::now());
+    assert_eq!(bench.take(), ["New other: /bin/held"]);
+    let counted: Vec<_> = bench.metrics.read(crate::metrics::RULE_MATCHES).into_iter().collect();
+    let count = |name: &str| counted.iter().find(|(labels, _)| labels[0] == name).map(|(_, count)| *count);
+    assert_eq!((count("Old"), count("Old other"), count("New other")), (Some(1), Some(1), Some(2)));
 }

@@ -12,6 +12,7 @@ use std::{
     fs, io,
     os::fd::{AsFd, AsRawFd, BorrowedFd},
     path::PathBuf,
+    thread,
     time::Duration,
 };
 
@@ -109,6 +110,9 @@ pub enum SensorError {
     /// The programs' own log cannot be read.
     #[error("cannot reach the log of the eBPF programs: {0}")]
     Log(#[from] aya_log::Error),
+    /// No thread.
+    #[error("cannot start the thread that changes the policy: {0}")]
+    Thread(io::Error),
     /// Waiting for records failed.
     #[error("cannot wait for kernel records: {0}")]
     Wait(io::Error),
@@ -146,6 +150,14 @@ pub struct Sensor {
     tier: TierReport,
     /// Passes on what the programs log; they do so on rare paths only.
     flush_log: Box<dyn FnMut() + Send>,
+}
+
+/// The parts of a sensor that a policy changes.
+struct Switchboard<'a> {
+    ebpf: &'a mut Ebpf,
+    hooks: &'a mut [Hook],
+    links: &'a mut [Option<BtfTracePointLinkId>],
+    policy: &'a mut PolicyOwner,
 }
 
 /// A program of the object: it has the name of its tracepoint.
@@ -267,12 +279,28 @@ impl Sensor {
     /// Puts a policy in force: what programs report first, then which of them are attached. Returns its
     /// generation, which records carry.
     pub fn set_policy(&mut self, policy: &Policy) -> Result<u32, SensorError> {
-        let generation = self.policy.set(policy)?;
-        for (index, spec) in HOOKS.iter().enumerate() {
-            let needed = spec.serves.iter().any(|group| policy.events.needs(*group));
-            self.switch(index, needed)?;
-        }
-        Ok(generation)
+        self.parts().0.set(policy)
+    }
+
+    /// The same, but records are handed to `handle` meanwhile: the kernel takes tens of milliseconds to be sure that no
+    /// program uses the former policy any more, in which the ring would fill up.
+    pub fn set_policy_while(&mut self, policy: &Policy, handle: &mut dyn FnMut(&[u8])) -> Result<u32, SensorError> {
+        let (mut switchboard, ring) = self.parts();
+        thread::scope(|scope| {
+            let setting = thread::Builder::new()
+                .name("policy".to_owned())
+                .spawn_scoped(scope, move || switchboard.set(policy))
+                .map_err(SensorError::Thread)?;
+            while !setting.is_finished() {
+                ring.poll(Duration::from_millis(1), handle)?;
+            }
+            setting.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        })
+    }
+
+    fn parts(&mut self) -> (Switchboard<'_>, &mut Ring) {
+        let Self { ebpf, hooks, links, policy, ring, .. } = self;
+        (Switchboard { ebpf, hooks, links, policy }, ring)
     }
 
     /// Says that a cgroup is the host's and stays so. A full map forgets others, whose events then come again.
@@ -320,6 +348,17 @@ impl Sensor {
         }
         misses
     }
+}
+
+impl Switchboard<'_> {
+    fn set(&mut self, policy: &Policy) -> Result<u32, SensorError> {
+        let generation = self.policy.set(policy)?;
+        for (index, spec) in HOOKS.iter().enumerate() {
+            let needed = spec.serves.iter().any(|group| policy.events.needs(*group));
+            self.switch(index, needed)?;
+        }
+        Ok(generation)
+    }
 
     fn switch(&mut self, index: usize, needed: bool) -> Result<(), SensorError> {
         let spec = &HOOKS[index];
@@ -328,7 +367,7 @@ impl Sensor {
             return Ok(());
         }
         let refused = |error: ProgramError| SensorError::Hook { hook: spec.name, reason: tier::short(&error) };
-        let program = program::<BtfTracePoint>(&mut self.ebpf, spec.tracepoint)
+        let program = program::<BtfTracePoint>(self.ebpf, spec.tracepoint)
             .map_err(|reason| SensorError::Hook { hook: spec.name, reason })?;
         if needed {
             self.links[index] = Some(program.attach().map_err(refused)?);
@@ -400,8 +439,9 @@ fn takes_compat_calls() -> bool {
     cfg!(target_arch = "x86_64")
 }
 
-/// Reading the kernel's types takes tens of megabytes for a moment; the allocator would keep them.
-fn give_back_memory() {
+/// Gives back what was taken for a moment: reading the kernel's types takes tens of megabytes, loading rules takes some;
+/// the allocator would keep them.
+pub(crate) fn give_back_memory() {
     #[cfg(target_env = "gnu")]
     // SAFETY: may be called at any time.
     unsafe {

@@ -44,6 +44,23 @@ impl Policy {
         }
     }
 
+    /// What is reported under both together: everything that either asks for.
+    #[must_use]
+    pub fn union(&self, other: &Self) -> Self {
+        Self {
+            events: EventSet(self.events.0 | other.events.0),
+            open_read: self.open_read || other.open_read,
+            open_write: self.open_write || other.open_write,
+            open_failed: self.open_failed || other.open_failed,
+            connect_failed: self.connect_failed || other.connect_failed,
+            environment: self.environment || other.environment,
+            threads: self.threads || other.threads,
+            // These leave something out.
+            open_not_host: self.open_not_host && other.open_not_host,
+            connect_not_host: self.connect_not_host && other.connect_not_host,
+        }
+    }
+
     fn kernel(&self, generation: u32) -> KernelPolicy {
         let flags = [
             (self.open_read, PolicyFlags::OPEN_READ),
@@ -125,6 +142,20 @@ unsafe impl aya::Pod for PolicyValue {}
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn both_together_leave_out_only_what_both_leave_out() {
+        let nothing = Policy { open_not_host: true, connect_not_host: true, ..Policy::default() };
+        let everything = Policy::everything();
+        assert_eq!(nothing.union(&everything), everything);
+        assert_eq!(everything.union(&nothing), everything);
+        assert_eq!(nothing.union(&nothing), nothing);
+        let opens = Policy { events: [EventType::Openat].into_iter().collect(), open_read: true, ..nothing.clone() };
+        let execs = Policy { events: [EventType::Execve].into_iter().collect(), environment: true, ..nothing };
+        let both = opens.union(&execs);
+        assert!(both.events.contains(EventType::Openat) && both.events.contains(EventType::Execve));
+        assert!(both.open_read && both.environment && both.open_not_host && !both.open_write);
+    }
 
     #[test]
     fn a_policy_becomes_bits() {

@@ -10,7 +10,7 @@ use std::{
 };
 
 use super::{Failure, Sink, line::Lines};
-use crate::alert::{Alert, Format};
+use crate::alert::{Alert, LiveFormat};
 
 /// An alert file.
 #[derive(Debug)]
@@ -25,10 +25,10 @@ pub struct File {
 
 impl File {
     /// Opens it at once, so that a wrong path is an error of the start.
-    pub fn open(path: &Path, keep: bool, format: Format) -> io::Result<Self> {
+    pub fn open(path: &Path, keep: bool, format: impl Into<LiveFormat>) -> io::Result<Self> {
         let file = append(path)?;
         let target = identity(&file)?;
-        Ok(Self { path: path.to_owned(), keep, open: Some(file), target, lines: Lines::new(format) })
+        Ok(Self { path: path.to_owned(), keep, open: Some(file), target, lines: Lines::new(format.into()) })
     }
 
     /// The open file, opened if need be.

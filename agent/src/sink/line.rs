@@ -6,11 +6,13 @@ use std::{io, sync::Arc};
 use uuid::Uuid;
 
 use super::Failure;
-use crate::alert::{Alert, Format};
+use crate::alert::{Alert, Format, LiveFormat};
 
 #[derive(Debug)]
 pub(super) struct Lines {
-    format: Format,
+    live: LiveFormat,
+    /// What the lines at hand are written in.
+    format: Arc<Format>,
     buffer: Vec<u8>,
     /// Where each line of the buffer ends.
     ends: Vec<usize>,
@@ -22,8 +24,8 @@ pub(super) struct Lines {
 const KEPT_BYTES: usize = 1 << 20;
 
 impl Lines {
-    pub(super) fn new(format: Format) -> Self {
-        Self { format, buffer: Vec::new(), ends: Vec::new(), torn: None }
+    pub(super) fn new(live: LiveFormat) -> Self {
+        Self { format: live.get(), live, buffer: Vec::new(), ends: Vec::new(), torn: None }
     }
 
     /// The target is another one: what was written of a line is not there.
@@ -42,6 +44,10 @@ impl Lines {
         alerts: &[Arc<Alert>],
         mut write: impl FnMut(&[u8]) -> io::Result<usize>,
     ) -> Result<(), Failure> {
+        // The rest of a line is written in the format that it was begun in.
+        if self.torn.is_none() {
+            self.format = self.live.get();
+        }
         self.buffer.clear();
         self.buffer.shrink_to(KEPT_BYTES);
         self.ends.clear();

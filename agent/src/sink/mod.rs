@@ -17,7 +17,7 @@ use std::{
 use self::queue::{Queue, Wake};
 pub use self::{file::File, stdout::Stdout};
 use crate::{
-    alert::{Alert, Format},
+    alert::{Alert, LiveFormat},
     config::Config,
     metrics::{Counter, Metrics, SINK_ERRORS, SINK_SENT},
 };
@@ -94,9 +94,8 @@ struct Losses {
 }
 
 impl Sinks {
-    /// Starts the sinks that the configuration names.
-    pub fn start(config: &Config, metrics: &Metrics) -> Result<Self, SinkError> {
-        let format = Format::from(config);
+    /// Starts the sinks that the configuration names; they write in `format`.
+    pub fn start(config: &Config, format: &LiveFormat, metrics: &Metrics) -> Result<Self, SinkError> {
         let mut sinks: Vec<Box<dyn Sink>> = Vec::new();
         if config.stdout_output.enabled {
             let stdout = Stdout::open(format.clone())
@@ -105,8 +104,8 @@ impl Sinks {
         }
         if config.file_output.enabled {
             let (path, keep) = (&config.file_output.filename, config.file_output.keep_alive);
-            let file =
-                File::open(path, keep, format).map_err(|source| SinkError::Open { path: path.clone(), source })?;
+            let file = File::open(path, keep, format.clone())
+                .map_err(|source| SinkError::Open { path: path.clone(), source })?;
             sinks.push(Box::new(file));
         }
         Self::with(sinks, config.outputs_queue.capacity as usize, metrics)

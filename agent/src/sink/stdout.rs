@@ -8,7 +8,7 @@ use std::{
 };
 
 use super::{Failure, Sink, line::Lines};
-use crate::alert::{Alert, Format};
+use crate::alert::{Alert, LiveFormat};
 
 /// Standard output. When its reader is gone the alerts are lost and counted, and the agent goes on for the others.
 #[derive(Debug)]
@@ -20,9 +20,9 @@ pub struct Stdout {
 
 impl Stdout {
     /// Takes standard output.
-    pub fn open(format: Format) -> io::Result<Self> {
+    pub fn open(format: impl Into<LiveFormat>) -> io::Result<Self> {
         let output = io::stdout().as_fd().try_clone_to_owned()?;
-        Ok(Self { output: output.into(), lines: Lines::new(format) })
+        Ok(Self { output: output.into(), lines: Lines::new(format.into()) })
     }
 }
 

@@ -6,6 +6,7 @@ use proptest::prelude::*;
 use purser_rules::{LoadOptions, Priority, RuleMatching, Source};
 
 use super::*;
+use crate::active::ActiveRules;
 use crate::config::{Config, Scope};
 use crate::metrics::RULE_MATCHES;
 use crate::pipeline::{Pipeline, PipelineConfig};
@@ -41,7 +42,6 @@ fn bench(throttle: &str) -> Bench {
     let sink = Arc::clone(&raised);
     let settings = PipelineConfig {
         scope: Scope::All,
-        matching: RuleMatching::All,
         alerts: AlertOptions::default(),
         hold_time: Duration::from_secs(2),
         hold_events: 16,
@@ -49,8 +49,9 @@ fn bench(throttle: &str) -> Bench {
     let rules = rules(RULES);
     let deliver = Box::new(move |alert| sink.lock().expect("lock").push(alert));
     let outside = Fake { containers: vec![Arc::new(container(false))], ..Fake::default() };
-    let tally = Tally::new(&metrics, &rules);
-    let mut pipeline = Pipeline::new(settings, outside, Arc::clone(&rules), tally, 0, deliver);
+    let tally = Tally::new(&metrics);
+    let active = ActiveRules::new(Arc::clone(&rules), RuleMatching::All, &metrics);
+    let mut pipeline = Pipeline::new(settings, outside, active, tally, 0, deliver);
     pipeline.set_throttle(Throttle::new(&config.throttle, &rules, &metrics));
     Bench { pipeline, raised, metrics, config }
 }
@@ -244,11 +245,11 @@ fn another_set_of_rules_begins_anew_and_sums_up_the_last() {
     };
     let options = AlertOptions::default();
     let (etc, sensitive) = (RuleIndex(0), RuleIndex(2));
-    assert!(throttle.alert(&first, etc, &sight, &options).is_some());
-    assert!(throttle.alert(&first, etc, &sight, &options).is_none());
+    assert!(throttle.admits(&first, etc, &sight, &options));
+    assert!(!throttle.admits(&first, etc, &sight, &options));
     // In the next set the same number is another rule, and there are fewer.
     let next = rules(RULES.lines().rev().take(1).collect::<Vec<_>>().join("\n").as_str());
-    assert!(throttle.alert(&next, RuleIndex(0), &sight, &options).is_some());
+    assert!(throttle.admits(&next, RuleIndex(0), &sight, &options));
     let due: Vec<_> = throttle.take_due().iter().map(|alert| (alert.rule.clone(), folded(alert))).collect();
     assert_eq!(due, [("Etc".to_owned(), Some(1))]);
     assert_eq!(throttle.open(), 1);

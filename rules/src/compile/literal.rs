@@ -28,9 +28,11 @@ pub(super) fn parse(ty: Type, op: Op, text: &[u8]) -> Result<Literal, String> {
                 Ok(Literal::Text(text.into()))
             }
         }
-        Class::Bytes if matches!(op, Op::BContains | Op::BStartsWith) => hex(text)
-            .map(|bytes| Literal::Bytes(bytes.into()))
-            .ok_or_else(|| format!("'{}' is not pairs of hexadecimal digits", shown())),
+        Class::Bytes if matches!(op, Op::BContains | Op::BStartsWith) => match hex(text) {
+            Some(bytes) if bytes.len() <= MAX_TEXT => Ok(Literal::Bytes(bytes.into())),
+            Some(_) => Err(format!("the buffer is longer than {MAX_TEXT} bytes")),
+            None => Err(format!("'{}' is not pairs of hexadecimal digits", shown())),
+        },
         Class::Bytes if text.len() > MAX_TEXT => Err(format!("the buffer is longer than {MAX_TEXT} bytes")),
         Class::Bytes => Ok(Literal::Bytes(text.into())),
         Class::Unsigned(_) if ty == Type::Port => {
@@ -42,15 +44,8 @@ pub(super) fn parse(ty: Type, op: Op, text: &[u8]) -> Result<Literal, String> {
                 Literal::Signed(number << (64 - bits) >> (64 - bits))
             })
             .ok_or_else(|| format!("'{}' is not a valid number", shown())),
-        Class::Unsigned(bits) => integer(text)
-            .map(|number| {
-                let number = if number < 0 {
-                    number.max(i128::from(i64::MIN)) as u64
-                } else {
-                    number.min(i128::from(u64::MAX)) as u64
-                };
-                Literal::Unsigned(if bits == 64 { number } else { number & ((1 << bits) - 1) })
-            })
+        Class::Unsigned(bits) => unsigned(text)
+            .map(|number| Literal::Unsigned(if bits == 64 { number } else { number & ((1 << bits) - 1) }))
             .ok_or_else(|| format!("'{}' is not a valid number", shown())),
         // Upstream reads whole numbers here, too.
         Class::Double => integer(text)
@@ -67,9 +62,9 @@ pub(super) fn parse(ty: Type, op: Op, text: &[u8]) -> Result<Literal, String> {
     }
 }
 
-/// Optional sign and decimal digits; leading blanks are tolerated. Beyond any range the number saturates.
+/// Optional sign and decimal digits; leading white space is tolerated. Beyond 64 bits the number saturates just there.
 fn integer(text: &[u8]) -> Option<i128> {
-    let start = text.iter().position(|byte| !byte.is_ascii_whitespace())?;
+    let start = text.iter().position(|byte| !super::is_space(*byte))?;
     let (negative, digits) = match &text[start..] {
         [b'-', digits @ ..] => (true, digits),
         [b'+', digits @ ..] | digits => (false, digits),
@@ -81,6 +76,12 @@ fn integer(text: &[u8]) -> Option<i128> {
         number.saturating_mul(10).saturating_add(i128::from(digit - b'0')).min(i128::from(u64::MAX) + 1)
     });
     Some(if negative { -number } else { number })
+}
+
+/// A number of 64 bits without sign: a negative one wraps around, one beyond the range is the largest.
+pub(crate) fn unsigned(text: &[u8]) -> Option<u64> {
+    let number = integer(text)?;
+    Some(if number.unsigned_abs() > u128::from(u64::MAX) { u64::MAX } else { number as u64 })
 }
 
 fn port(text: &[u8]) -> Option<u64> {
@@ -106,7 +107,7 @@ fn address(text: &[u8]) -> Option<IpAddr> {
 fn network(text: &[u8]) -> Option<IpNet> {
     let slash = text.iter().position(|byte| *byte == b'/')?;
     let address = address(&text[..slash])?;
-    let prefix = integer(&text[slash + 1..])?.rem_euclid(256);
+    let prefix = unsigned(&text[slash + 1..])? & 0xff;
     let allowed = match address {
         IpAddr::V4(_) => 0..=32,
         IpAddr::V6(_) => 1..=128,

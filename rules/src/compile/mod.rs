@@ -6,6 +6,7 @@ mod literal;
 mod operand;
 mod services;
 
+use std::borrow::Cow;
 use std::cell::Cell;
 
 use crate::catalogue::{Catalogue, FieldFlags, FieldId};
@@ -14,9 +15,10 @@ use crate::eval::{
     BytesTest, FieldKind, Glob, Literal, NumericOp, OperandOp, PathSet, Posix, Predicate, Test, TextSet, TextTest,
 };
 use crate::nearest::did_you_mean;
-use crate::parse::{Expr, Modifier, Op, Operand, Pos, Right, parse_operand_prefix};
+use crate::parse::{Expr, Modifier, Op, Operand, Pos, Right, TRANSFORMERS, parse_operand_prefix};
 use crate::types::{Class, Type};
 
+pub(crate) use literal::unsigned as literal_number;
 pub(crate) use operand::{Typed, known_operand, typed_operand};
 
 /// A check that does not compile.
@@ -280,8 +282,11 @@ impl Check<'_> {
     fn accepts_operator(&self, modifier: Option<Modifier>) -> Result<(), CompileError> {
         let ty = self.typed.ty;
         let accepted = if self.typed.kind == FieldKind::List {
-            let comparable = matches!(ty.class(), Class::Text | Class::Bool)
-                || matches!(ty, Type::U64 | Type::RelTime | Type::AbsTime | Type::Ip);
+            // Of the kinds of text only the plain one: lists of paths can only be asked whether they exist.
+            let comparable = matches!(
+                ty,
+                Type::Text | Type::U64 | Type::RelTime | Type::AbsTime | Type::Bool | Type::Ip | Type::Net
+            );
             modifier.is_none() && comparable && matches!(self.op, Op::In | Op::Intersects)
         } else {
             let equality = matches!(self.op, Op::Eq | Op::EqEq | Op::Ne | Op::In | Op::Intersects);
@@ -313,7 +318,7 @@ impl Check<'_> {
         error(message, self.pos)
     }
 
-    /// Points at literals that look like something else.
+    /// Points at literals that look like something else. Blanks in them do not count.
     fn hint(&self, value: &[u8], pos: Pos, hints: &mut Vec<Hint>) {
         let shown = || String::from_utf8_lossy(value).into_owned();
         if hints.len() > MAX_HINTS {
@@ -330,24 +335,35 @@ impl Check<'_> {
                 shown()
             ));
         }
-        if !value.first().is_some_and(u8::is_ascii_alphabetic) || !value.iter().any(|byte| matches!(byte, b'.' | b'('))
+        let dense: Cow<'_, [u8]> = if value.iter().any(|byte| is_space(*byte)) {
+            Cow::Owned(value.iter().copied().filter(|byte| !is_space(*byte)).collect())
+        } else {
+            Cow::Borrowed(value)
+        };
+        if !dense.first().is_some_and(u8::is_ascii_alphabetic) || !dense.iter().any(|byte| matches!(byte, b'.' | b'('))
         {
             return;
         }
-        let Ok((operand, length)) = parse_operand_prefix(value, true) else { return };
-        if length != value.len() {
-            return;
+        if let Ok((operand @ Operand::Field { .. }, length)) = parse_operand_prefix(&dense, true)
+            && length == dense.len()
+            && known_operand(&operand, self.catalogue).is_some()
+        {
+            push(format!("'{0}' is compared as text; write val({0}) to compare with the field", shown()));
         }
-        match operand {
-            Operand::Field { .. } if known_operand(&operand, self.catalogue).is_some() => {
-                push(format!("'{0}' is compared as text; write val({0}) to compare with the field", shown()));
-            }
-            Operand::Transform { .. } => {
-                push(format!("'{}' is compared as text; remove the quotes to use the transformer", shown()));
-            }
-            Operand::Field { .. } => {}
+        let is_call = dense.last() == Some(&b')')
+            && TRANSFORMERS
+                .iter()
+                .chain(&["val"])
+                .any(|name| dense.strip_prefix(name.as_bytes()).is_some_and(|rest| rest.first() == Some(&b'(')));
+        if is_call {
+            push(format!("'{}' is compared as text; remove the quotes to use the transformer", shown()));
         }
     }
+}
+
+/// White space as the C library sees it.
+const fn is_space(byte: u8) -> bool {
+    matches!(byte, b' ' | 9..=13)
 }
 
 fn finder(needle: &[u8]) -> memchr::memmem::Finder<'static> {

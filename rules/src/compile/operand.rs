@@ -111,7 +111,7 @@ fn dotted<'n, 'c>(name: &'n str, catalogue: &'c Catalogue) -> Option<(&'c Field,
 fn dotted_argument(field: &Field, key: &str) -> Result<OwnedArg, String> {
     let known = match field.id {
         FieldId::EVT_ARG | FieldId::EVT_RAWARG => EVENTS.iter().any(|event| event.param(key.as_bytes()).is_some()),
-        FieldId::EVT_TYPE_IS => super::known_event(key.as_bytes()),
+        FieldId::EVT_TYPE_IS => EVENTS.iter().any(|event| event.name == key),
         FieldId::EVT_ABSPATH => matches!(key, "src" | "dst"),
         _ => true,
     };
@@ -138,8 +138,13 @@ fn bracket_argument(field: &Field, arg: Option<&[u8]>) -> Result<OwnedArg, Strin
     if dotted_only || !field.flags.has(FieldFlags::ARG.with(FieldFlags::ARG_REQUIRED)) {
         return Err(format!("field '{}' takes no argument in brackets", field.name));
     }
-    let index = std::str::from_utf8(arg).ok().filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()));
-    let index = index.and_then(|text| text.parse().ok());
+    let index = std::str::from_utf8(arg).ok().and_then(|text| {
+        let digits = text.strip_prefix(['+', '-']).unwrap_or(text);
+        let index: u64 = digits.bytes().all(|byte| byte.is_ascii_digit()).then(|| digits.parse().ok())??;
+        // Below 0 there are no ancestors but the process itself, and no elements.
+        let none = if field.flags.has(FieldFlags::ANCESTORS) { 0 } else { u64::MAX };
+        Some(if text.starts_with('-') && index > 0 { none } else { index })
+    });
     match (field.arg, index) {
         (ArgKind::Index | ArgKind::Either, Some(index)) => Ok(OwnedArg::Index(index)),
         (ArgKind::Index, None) => Err(format!("the argument of field '{}' must be a number", field.name)),
@@ -254,7 +259,7 @@ fn argument(arg: &TransformArg, catalogue: &Catalogue) -> Result<TypedArg, Compi
         TransformArg::Operand(operand) => {
             let typed = resolve(operand, catalogue)?;
             let is_list = typed.kind == FieldKind::List;
-            let (raw_ty, raw_is_list) = raw_type(operand, catalogue)?.unwrap_or((typed.ty, is_list));
+            let (raw_ty, raw_is_list) = raw_type(operand, catalogue)?;
             let argument = match typed.source {
                 OperandSource::Field(field) => Argument::Field(field),
                 OperandSource::Transform(transform) => Argument::Transform(transform),
@@ -273,20 +278,20 @@ fn argument(arg: &TransformArg, catalogue: &Catalogue) -> Result<TypedArg, Compi
     })
 }
 
-/// The type at the bottom of a chain of transformers of one argument.
-fn raw_type(operand: &Operand, catalogue: &Catalogue) -> Result<Option<(Type, bool)>, CompileError> {
+/// The type at the bottom of a chain of transformers of one argument. What `join`, `concat` and `getopt` make counts as a
+/// single text there, whatever it is.
+fn raw_type(operand: &Operand, catalogue: &Catalogue) -> Result<(Type, bool), CompileError> {
     let mut operand = operand;
     loop {
         match operand {
             Operand::Transform { name, args, .. } => match (TransformName::parse(name), args.as_slice()) {
                 (Some(known), [TransformArg::Operand(inner)]) if !known.is_multi() => operand = inner,
-                (Some(known), [TransformArg::Value(..)]) if !known.is_multi() => return Ok(Some((Type::Text, false))),
-                (Some(known), [TransformArg::List(..)]) if !known.is_multi() => return Ok(Some((Type::Text, true))),
-                _ => return Ok(None),
+                (Some(known), [TransformArg::List(..)]) if !known.is_multi() => return Ok((Type::Text, true)),
+                _ => return Ok((Type::Text, false)),
             },
             Operand::Field { .. } => {
                 let typed = resolve(operand, catalogue)?;
-                return Ok(Some((typed.ty, typed.kind == FieldKind::List)));
+                return Ok((typed.ty, typed.kind == FieldKind::List));
             }
         }
     }

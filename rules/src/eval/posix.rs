@@ -47,19 +47,23 @@ impl Posix {
         self.0.is_match(&sanitized(value))
     }
 
-    /// Whether simpler operators could say the same: ordinary characters only, but for an anchor and a wildcard at
-    /// either end.
+    /// Whether simpler operators could say the same: ordinary characters only, but for `^` at the very start, `$` at the
+    /// very end, and `.*`, `.+` or `.?` at either.
     pub(crate) fn is_simple(pattern: &[u8]) -> bool {
-        let mut rest = pattern;
-        rest = rest.strip_prefix(b"^").unwrap_or(rest);
-        for wildcard in [b".*", b".+", b".?"] {
-            rest = rest.strip_prefix(wildcard).unwrap_or(rest);
+        let mut at = 0;
+        while let Some(&byte) = pattern.get(at) {
+            let is_anchor = (at == 0 && byte == b'^') || (at + 1 == pattern.len() && byte == b'$');
+            let is_wildcard = (at == 0 || at + 2 == pattern.len())
+                && byte == b'.'
+                && matches!(pattern.get(at + 1), Some(b'*' | b'+' | b'?'));
+            if is_wildcard {
+                at += 1;
+            } else if !is_anchor && br"\^$.|?*+()[]{}".contains(&byte) {
+                return false;
+            }
+            at += 1;
         }
-        rest = rest.strip_suffix(b"$").unwrap_or(rest);
-        for wildcard in [b".*", b".+", b".?"] {
-            rest = rest.strip_suffix(wildcard).unwrap_or(rest);
-        }
-        !rest.iter().any(|byte| br"\^$.|?*+()[]{}".contains(byte))
+        true
     }
 }
 
@@ -82,15 +86,17 @@ fn sanitized(value: &[u8]) -> Cow<'_, str> {
 enum Last {
     /// Nothing: the start of a pattern, group or alternative.
     Nothing,
-    /// An atom that begins at this byte of the output.
-    Atom(usize),
+    /// An atom that begins at this byte of the output, and how often the most repeated thing in it may come.
+    Atom(usize, u32),
 }
 
 fn translate(pattern: &str) -> Result<String, String> {
     let chars: Vec<char> = pattern.chars().collect();
     let mut out = String::with_capacity(pattern.len() + 8);
     let mut last = Last::Nothing;
-    let mut groups: Vec<usize> = Vec::new();
+    let mut groups: Vec<(usize, u32)> = Vec::new();
+    // The most repetitions of anything in the current group.
+    let mut most = 1;
     let mut at = 0;
     while let Some(&c) = chars.get(at) {
         let start = out.len();
@@ -103,15 +109,16 @@ fn translate(pattern: &str) -> Result<String, String> {
                 if groups.len() == MAX_GROUPS {
                     return Err("groups are nested too deeply".to_owned());
                 }
-                groups.push(start);
+                groups.push((start, std::mem::replace(&mut most, 1)));
                 out.push_str("(?:");
                 last = Last::Nothing;
                 continue;
             }
             ')' => {
-                let Some(opened) = groups.pop() else { return Err("unexpected ')'".to_owned()) };
+                let Some((opened, around)) = groups.pop() else { return Err("unexpected ')'".to_owned()) };
                 out.push(')');
-                last = Last::Atom(opened);
+                last = Last::Atom(opened, most);
+                most = most.max(around);
                 continue;
             }
             '|' => {
@@ -124,8 +131,15 @@ fn translate(pattern: &str) -> Result<String, String> {
                 continue;
             }
             '{' => {
-                if let Some((text, end)) = counted(&chars, at)? {
+                if let Some((text, times, end)) = counted(&chars, at)? {
                     at = repeat(&mut out, last, &text, end)?;
+                    if let Last::Atom(_, inside) = &mut last {
+                        *inside = inside.saturating_mul(times.max(1));
+                        most = most.max(*inside);
+                    }
+                    if most > MAX_REPEAT {
+                        return Err(format!("repetitions in repetitions come to more than {MAX_REPEAT}: '{text}'"));
+                    }
                     continue;
                 }
                 out.push_str("\\{");
@@ -139,14 +153,14 @@ fn translate(pattern: &str) -> Result<String, String> {
             '^' | '$' | '.' => out.push(c),
             _ => push_literal(c, &mut out),
         }
-        last = Last::Atom(start);
+        last = Last::Atom(start, 1);
     }
     if groups.is_empty() { Ok(out) } else { Err("missing ')'".to_owned()) }
 }
 
 /// Applies a repetition to the last atom. It is put in a group so that a further operator repeats it as a whole.
 fn repeat(out: &mut String, last: Last, operator: &str, at: usize) -> Result<usize, String> {
-    let Last::Atom(start) = last else {
+    let Last::Atom(start, _) = last else {
         return Err(format!("missing argument to repetition operator '{operator}'"));
     };
     if out.len() - start > 1 << 16 {
@@ -158,8 +172,8 @@ fn repeat(out: &mut String, last: Last, operator: &str, at: usize) -> Result<usi
     Ok(at)
 }
 
-/// `{n}`, `{n,}` or `{n,m}`; anything else is literal text.
-fn counted(chars: &[char], at: usize) -> Result<Option<(String, usize)>, String> {
+/// `{n}`, `{n,}` or `{n,m}`, with the most repetitions it counts; anything else is literal text.
+fn counted(chars: &[char], at: usize) -> Result<Option<(String, u32, usize)>, String> {
     let Some(length) = chars[at..].iter().position(|c| *c == '}') else { return Ok(None) };
     let body: String = chars[at..at + length].iter().collect();
     let (low, high) = body.split_once(',').unwrap_or((&body, &body));
@@ -172,7 +186,7 @@ fn counted(chars: &[char], at: usize) -> Result<Option<(String, usize)>, String>
     if low > high || high > MAX_REPEAT {
         return Err(format!("invalid repetition size '{{{body}}}'"));
     }
-    Ok(Some((format!("{{{body}}}"), at + length + 1)))
+    Ok(Some((format!("{{{body}}}"), high, at + length + 1)))
 }
 
 /// The character an escape stands for.
@@ -298,6 +312,10 @@ mod tests {
             ("a{2}", "aa", Some(true)),
             ("a{,2}", "a{,2}", Some(true)),
             ("a{1001}", "", None),
+            ("(a{10}b){100}", "", Some(false)),
+            ("((a{10}){2}b){51}", "", None),
+            ("(a{40}|b{20}){26}", "", None),
+            ("(a*){1000}", "", Some(true)),
             ("*", "", None),
             ("(?i)a", "", None),
             ("\\d", "", None),

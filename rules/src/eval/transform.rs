@@ -232,11 +232,14 @@ struct Opt {
 }
 
 impl Opt {
-    /// As listed: the letter (`?` if unknown), then its value if it takes one.
+    /// As listed: the letter (`?` if unknown), then its value if it takes one; an empty text alone if that is missing.
     fn values(self) -> impl Iterator<Item = Vec<u8>> {
-        let letter = if self.known { self.letter } else { b'?' };
-        let value = self.takes_value.then(|| self.value.unwrap_or_default());
-        std::iter::once(vec![letter]).chain(value)
+        let letter = match (&self.value, self.takes_value) {
+            (None, true) => Vec::new(),
+            _ if self.known => vec![self.letter],
+            _ => b"?".to_vec(),
+        };
+        std::iter::once(letter).chain(self.value)
     }
 }
 
@@ -251,9 +254,11 @@ fn options_of(words: &[Cow<'_, [u8]>], options: &[u8]) -> Vec<Opt> {
             _ => break,
         };
         for (at, &letter) in letters.iter().enumerate() {
-            let place = options.iter().position(|option| *option == letter && letter != b':');
-            let takes_value = place.is_some_and(|place| options.get(place + 1) == Some(&b':'));
-            let mut opt = Opt { letter, known: place.is_some(), takes_value, value: None };
+            let mut places =
+                options.iter().enumerate().filter(|(_, option)| **option == letter && letter != b':').peekable();
+            let known = places.peek().is_some();
+            let takes_value = places.any(|(place, _)| options.get(place + 1) == Some(&b':'));
+            let mut opt = Opt { letter, known, takes_value, value: None };
             if takes_value {
                 let rest = &letters[at + 1..];
                 opt.value = if rest.is_empty() { words.next().map(|word| word.to_vec()) } else { Some(rest.to_vec()) };
@@ -295,7 +300,7 @@ fn element(name: TransformName, item: Item<'_>) -> Option<Item<'_>> {
     Some(match (name, item) {
         (TransformName::B64, Item::Bytes(bytes)) => Item::Bytes(Cow::Owned(base64(&bytes)?)),
         (_, Item::Text(text)) => {
-            let text = c_text_of(text);
+            let text = without_terminator(text);
             Item::Text(match name {
                 TransformName::ToLower => Cow::Owned(text.to_ascii_lowercase()),
                 TransformName::ToUpper => Cow::Owned(text.to_ascii_uppercase()),
@@ -321,12 +326,22 @@ fn c_text_of(text: Cow<'_, [u8]>) -> Cow<'_, [u8]> {
     }
 }
 
-/// The text of a single value, or what to answer instead.
+fn without_terminator(text: Cow<'_, [u8]>) -> Cow<'_, [u8]> {
+    match text {
+        Cow::Borrowed(text) => Cow::Borrowed(text::without_trailing_nuls(text)),
+        Cow::Owned(mut text) => {
+            text.truncate(text::without_trailing_nuls(&text).len());
+            Cow::Owned(text)
+        }
+    }
+}
+
+/// The text of a single value (of several, which only getopt makes here, the first), or what to answer instead.
 fn text_of(got: Got<'_>) -> Result<Cow<'_, [u8]>, Got<'_>> {
     match got {
         Got::One(Item::Text(text)) => Ok(c_text_of(text)),
         Got::One(item) => Ok(Cow::Owned(rendered(&item).into_owned())),
-        Got::Many(_) => Err(Got::Missing),
+        Got::Many(items) => text_of(items.into_iter().next().map_or(Got::Missing, Got::One)),
         other => Err(other),
     }
 }

@@ -6,15 +6,14 @@ mod time;
 use serde_json::{Map, Value as Json};
 
 pub use render::render;
-pub(crate) use time::time_text;
-pub use time::{Clock, iso8601};
+pub use time::{Clock, iso8601, time_text};
 
 use crate::catalogue::{Catalogue, FieldFlags, FieldId};
 use crate::compile::known_operand;
 use crate::eval::{FieldSource, Got, OperandSource, OwnedArg};
 use crate::event::EventCode;
 use crate::facts::Facts;
-use crate::parse::{Operand, parse_operand_prefix, print_operand};
+use crate::parse::{Operand, TransformArg, parse_operand_prefix, print_operand};
 use crate::types::{PrintFormat, Type};
 
 /// A compiled output.
@@ -45,7 +44,7 @@ enum Token {
 struct ValueToken {
     width: usize,
     shown: Shown,
-    /// The fields inside of a transformer.
+    /// What a transformer is made of: the fields inside, and transformed values that do not go straight into another.
     inner: Vec<Shown>,
 }
 
@@ -57,6 +56,7 @@ struct Shown {
     ty: Type,
     print: PrintFormat,
     filter_only: bool,
+    is_transformed: bool,
     ids: Vec<FieldId>,
 }
 
@@ -217,8 +217,7 @@ const MAX_WIDTH: usize = 4096;
 
 impl ValueToken {
     fn reported(&self, transformed: bool) -> impl Iterator<Item = &Shown> {
-        let whole = (self.inner.is_empty() || transformed).then_some(&self.shown);
-        self.inner.iter().chain(whole)
+        self.inner.iter().chain(std::iter::once(&self.shown)).filter(move |shown| transformed || !shown.is_transformed)
     }
 }
 
@@ -326,11 +325,11 @@ fn value_token<'t>(text: &'t [u8], catalogue: &Catalogue) -> Result<(ValueToken,
     };
     let found = found.or_else(|| bare().and_then(|(operand, length)| longest(operand, length, catalogue)));
     if let Some((shown, length)) = found {
-        let inner = match &shown.0 {
-            Operand::Transform { .. } => inner_fields(&shown.0, catalogue),
-            Operand::Field { .. } => Vec::new(),
-        };
+        let inner = inner_values(&shown.0, catalogue);
         return Ok((ValueToken { width, shown: shown.1, inner }, &text[length..]));
+    }
+    if text.is_empty() {
+        return fail("the output ends in a '%', or in a number after one: a field must follow".to_owned(), false);
     }
     // The name alone, where there is one: what follows is text.
     let token = shown();
@@ -379,16 +378,46 @@ fn shown(operand: &Operand, catalogue: &Catalogue) -> Option<Shown> {
         ty: typed.ty,
         print: typed.print,
         filter_only: typed.flags.has(FieldFlags::FILTER_ONLY),
+        is_transformed: matches!(operand, Operand::Transform { .. }),
         ids,
     })
 }
 
-fn inner_fields(operand: &Operand, catalogue: &Catalogue) -> Vec<Shown> {
-    let mut fields = Vec::new();
-    operand.walk(&mut |inner| {
-        if let Operand::Field { .. } = inner {
-            fields.extend(shown(inner, catalogue));
+/// The values inside of a transformer that are reported, in order; nothing for a field. Upstream drops the transformed
+/// value that was met last when it comes to the transformer around it.
+fn inner_values(operand: &Operand, catalogue: &Catalogue) -> Vec<Shown> {
+    let mut found = Vec::new();
+    let mut last_is_transformed = false;
+    if let Operand::Transform { args, .. } = operand {
+        for arg in args {
+            values_of(arg, catalogue, &mut found, &mut last_is_transformed);
         }
-    });
-    fields
+    }
+    if last_is_transformed {
+        found.pop();
+    }
+    found
+}
+
+fn values_of(arg: &TransformArg, catalogue: &Catalogue, found: &mut Vec<Shown>, last_is_transformed: &mut bool) {
+    match arg {
+        TransformArg::Value(..) => {}
+        TransformArg::List(items, _) => {
+            for item in items {
+                values_of(item, catalogue, found, last_is_transformed);
+            }
+        }
+        TransformArg::Operand(operand) => {
+            if let Operand::Transform { args, .. } = operand {
+                for arg in args {
+                    values_of(arg, catalogue, found, last_is_transformed);
+                }
+                if *last_is_transformed {
+                    found.pop();
+                }
+            }
+            found.extend(shown(operand, catalogue));
+            *last_is_transformed = matches!(operand, Operand::Transform { .. });
+        }
+    }
 }

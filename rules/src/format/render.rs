@@ -45,7 +45,6 @@ pub(super) fn list(items: &[Item<'_>], ty: Type, print: PrintFormat, is_chain: b
         }
     }
     if !is_chain {
-        out.truncate(MAX_PRINT - 1);
         out.push(b')');
     }
     out.truncate(MAX_PRINT);

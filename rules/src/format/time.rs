@@ -39,7 +39,7 @@ pub(super) fn at(ns: u64, offset: UtcOffset) -> OffsetDateTime {
 }
 
 /// The text of a clock field (`evt.time`, `evt.datetime` ...) for a time.
-pub(crate) fn time_text(field: FieldId, ns: u64, clock: Clock) -> String {
+pub fn time_text(field: FieldId, ns: u64, clock: Clock) -> String {
     if field == FieldId::EVT_TIME_ISO8601 {
         return iso8601(ns, "+0000");
     }

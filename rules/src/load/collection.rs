@@ -10,6 +10,7 @@ use crate::compile::known_operand;
 use crate::diagnostic::Code;
 use crate::options::Version;
 use crate::parse;
+use crate::program::Graph;
 use crate::ruleset::MAX_ERRORS;
 
 /// An error or warning before its place is looked up in the text.
@@ -164,8 +165,13 @@ impl Collection {
         Order { index: self.counter, visibility: self.counter }
     }
 
-    /// Whether a text names a field, or a transformed one.
+    /// Whether a text names a field, or is something in parentheses that can be asked whether it exists.
     pub(crate) fn is_field(&self, text: &str) -> bool {
+        if text.contains('(') {
+            let condition = format!("{text} exists");
+            return parse::parse(condition.as_bytes(), parse::MAX_DEPTH)
+                .is_ok_and(|expr| Graph::default().add(&expr, &self.catalogue, &mut Vec::new()).is_ok());
+        }
         parse::parse_operand_prefix(text.as_bytes(), true)
             .is_ok_and(|(operand, length)| length == text.len() && known_operand(&operand, &self.catalogue).is_some())
     }

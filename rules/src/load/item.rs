@@ -101,6 +101,11 @@ impl Exceptions {
         self.by_name.get(name).and_then(|at| self.all.get_mut(*at))
     }
 
+    /// To change them, but for their names.
+    pub(crate) fn all_mut(&mut self) -> &mut [Exception] {
+        &mut self.all
+    }
+
     pub(crate) fn all(&self) -> &[Exception] {
         &self.all
     }
@@ -112,3 +117,24 @@ pub(crate) enum Entry {
     One(String),
     Many(Vec<Self>),
 }
+
+impl Entry {
+    /// Whether it says anything.
+    pub(crate) fn is_given(&self) -> bool {
+        match self {
+            Self::One(text) => !text.is_empty(),
+            Self::Many(items) => !items.is_empty(),
+        }
+    }
+
+    /// Without blanks around its texts.
+    pub(crate) fn trimmed(self) -> Self {
+        match self {
+            Self::One(text) => Self::One(text.trim_matches(BLANKS).to_owned()),
+            Self::Many(items) => Self::Many(items.into_iter().map(Self::trimmed).collect()),
+        }
+    }
+}
+
+/// White space as the C library sees it.
+pub(crate) const BLANKS: [char; 6] = [' ', '\t', '\n', '\r', '\u{b}', '\u{c}'];

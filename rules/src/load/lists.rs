@@ -62,8 +62,11 @@ impl<'a> Lists<'a> {
                     None => items.push(super::exception::quoted(item)),
                 }
             }
-            is_empty.push(items.is_empty());
-            values.push(items.join(", "));
+            // Empty texts at the start leave no comma, as upstream.
+            let first = items.iter().position(|item| !item.is_empty()).unwrap_or(items.len());
+            let value = items[first..].join(", ");
+            is_empty.push(value.is_empty());
+            values.push(value);
         }
         let names: Vec<&str> = collection.lists().iter().map(|list| list.name.as_str()).collect();
         let by_name = names.iter().enumerate().map(|(at, name)| (*name, at)).collect();

@@ -309,7 +309,11 @@ impl<'a> Compiler<'a, '_> {
         })?;
 
         let output_context = [("rule", item.name.as_str()), ("output", "")];
-        let output = output::compile(item, self.options, catalogue).map_err(|error| {
+        let output::Text { text: output_text, removed } = output::text(item, self.options, catalogue);
+        if let Some(message) = removed {
+            self.warn(Code::DeprecatedItem, message.to_owned(), &item.output_origin, &output_context);
+        }
+        let output = output::compile(output_text, item, self.options, catalogue).map_err(|error| {
             let found = trouble(Code::CompileOutput, error.message, &item.output_origin, &output_context);
             Self::skippable(item, found, error.unknown_filter)
         })?;

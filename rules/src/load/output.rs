@@ -6,6 +6,13 @@ use crate::format::{Format, FormatError};
 use crate::options::{AppendOutput, ExtraFieldSpec, LoadOptions};
 use crate::rule::ExtraField;
 
+/// An output with what the configuration adds, and what it has that should no longer be used; not compiled yet.
+pub(super) struct Text {
+    pub(super) text: String,
+    /// What was removed.
+    pub(super) removed: Option<&'static str>,
+}
+
 /// A compiled output.
 pub(super) struct Output {
     pub(super) text: String,
@@ -17,9 +24,9 @@ pub(super) struct Output {
 
 const CONTAINER_INFO: &str = "%container.info";
 
-pub(super) fn compile(item: &RuleItem, options: &LoadOptions, catalogue: &Catalogue) -> Result<Output, FormatError> {
+/// The text of a rule's output.
+pub(super) fn text(item: &RuleItem, options: &LoadOptions, catalogue: &Catalogue) -> Text {
     let mut text = item.output.clone();
-    let mut extra = Vec::new();
     for append in options.append_output.iter().filter(|append| applies(append, item)) {
         if let Some(more) = &append.extra_output {
             text.push(' ');
@@ -30,27 +37,44 @@ pub(super) fn compile(item: &RuleItem, options: &LoadOptions, catalogue: &Catalo
                 text.push_str(&format!(" {}=%{}", field.name.replace('.', "_"), field.name));
             }
         }
-        for spec in &append.extra_fields {
-            let (key, format, raw) = match spec {
-                ExtraFieldSpec::Raw(field) => (field, format!("%{field}"), true),
-                ExtraFieldSpec::Formatted(key, format) => (key, format.clone(), false),
-            };
-            extra.push(ExtraField { key: key.clone(), value: Format::parse(format.as_bytes(), catalogue)?, raw });
-        }
     }
-    let mut deprecations = Vec::new();
-    if text.contains(CONTAINER_INFO) {
-        let message = "%container.info is deprecated and was removed; the suggested output has the container's fields";
-        deprecations.push(message.to_owned());
+    let removed = text.contains(CONTAINER_INFO).then(|| {
         text = text.replace(CONTAINER_INFO, "");
-    }
-    for field in super::DEPRECATED {
-        if text.contains(field) {
-            deprecations.push(format!("usage of deprecated field '{field}' in the output; it has no meaning any more"));
-        }
-    }
+        "%container.info is deprecated and was removed; the suggested output has the container's fields"
+    });
+    Text { text, removed }
+}
+
+/// Compiles an output.
+pub(super) fn compile(
+    text: String,
+    item: &RuleItem,
+    options: &LoadOptions,
+    catalogue: &Catalogue,
+) -> Result<Output, FormatError> {
     let format = Format::parse(text.as_bytes(), catalogue)?;
+    let mut deprecations = deprecated(&text);
+    let mut extra: Vec<ExtraField> = Vec::new();
+    let appends = options.append_output.iter().filter(|append| applies(append, item));
+    for spec in appends.flat_map(|append| &append.extra_fields) {
+        let (key, format, raw) = match spec {
+            ExtraFieldSpec::Raw(field) => (field, format!("%{field}"), true),
+            ExtraFieldSpec::Formatted(key, format) => (key, format.clone(), false),
+        };
+        // The configuration asks for it, so no rule is left out for it.
+        let value = Format::parse(format.as_bytes(), catalogue)
+            .map_err(|error| FormatError { unknown_filter: false, ..error })?;
+        deprecations.extend(deprecated(&format));
+        extra.push(ExtraField { key: key.clone(), value, raw });
+    }
     Ok(Output { text, format, extra, deprecations })
+}
+
+fn deprecated(format: &str) -> Vec<String> {
+    let found = super::DEPRECATED.into_iter().filter(|field| format.contains(field));
+    found
+        .map(|field| format!("usage of deprecated field '{field}' in the output; it has no meaning any more"))
+        .collect()
 }
 
 fn applies(append: &AppendOutput, item: &RuleItem) -> bool {

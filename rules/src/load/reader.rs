@@ -4,7 +4,7 @@ use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 
 use super::collection::{Collection, Trouble};
-use super::item::{Entry, Exception, Exceptions, List, Macro, Order, Origin, RuleItem};
+use super::item::{BLANKS, Entry, Exception, Exceptions, List, Macro, Order, Origin, RuleItem};
 use super::yaml::{self, Node, Value};
 use crate::diagnostic::Code;
 use crate::nearest::{did_you_mean, nearest};
@@ -88,6 +88,22 @@ struct Overrides {
     replace: Vec<String>,
 }
 
+/// What an `override` gives a rule.
+#[derive(Default)]
+struct Change {
+    condition: Option<String>,
+    output: Option<String>,
+    desc: Option<String>,
+    tags: Option<BTreeSet<String>>,
+    exceptions: Option<Vec<Exception>>,
+    priority: Option<Priority>,
+    enabled: Option<bool>,
+    warn_evttypes: Option<bool>,
+    skip_if_unknown_filter: Option<bool>,
+    capture: Option<bool>,
+    capture_duration: Option<u32>,
+}
+
 impl Overrides {
     fn is_empty(&self) -> bool {
         self.append.is_empty() && self.replace.is_empty()
@@ -142,11 +158,7 @@ impl Reader<'_> {
 
     fn engine_version(&mut self, item: &Arc<Node>) -> Result<(), Trouble> {
         let text = self.required(item, "required_engine_version")?;
-        let version = if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) {
-            text.parse().ok().map(|minor| Version(0, minor, 0))
-        } else {
-            Version::parse(&text)
-        };
+        let version = parse_number(&text).map(|minor| Version(0, minor, 0)).or_else(|| Version::parse(&text));
         let Some(version) = version else {
             return self.fail(Code::YamlValidate, format!("unable to parse engine version '{text}'"), item);
         };
@@ -175,32 +187,32 @@ impl Reader<'_> {
             if !matches!(entry.value, Value::Map(_)) {
                 return self.fail(Code::YamlValidate, "plugin version must be a map".to_owned(), entry);
             }
-            let mut alternatives = vec![self.plugin_version(entry)?];
+            let mut named = vec![(entry, self.required(entry, "name")?, self.required(entry, "version")?)];
             if let Some(node) = entry.get("alternatives") {
                 let Some(more) = node.items() else {
                     return self.fail(Code::YamlValidate, "alternatives must be a sequence".to_owned(), node);
                 };
-                for alternative in more {
-                    let alternative_version = self.plugin_version(alternative)?;
-                    if alternatives.iter().any(|(name, _)| *name == alternative_version.0) {
-                        let message = format!("plugin '{}' is required twice", alternative_version.0);
-                        return self.fail(Code::Validate, message, alternative);
+                for entry in more {
+                    if !matches!(entry.value, Value::Map(_)) {
+                        return self.fail(Code::YamlValidate, "plugin version must be a map".to_owned(), entry);
                     }
-                    alternatives.push(alternative_version);
+                    named.push((entry, self.required(entry, "name")?, self.required(entry, "version")?));
                 }
+            }
+            let mut alternatives: Vec<(String, Version)> = Vec::with_capacity(named.len());
+            for (entry, name, version) in named {
+                let Some(version) = Version::parse(&version) else {
+                    let message = format!("unable to parse version '{version}' of plugin '{name}'");
+                    return self.fail(Code::Validate, message, entry);
+                };
+                if alternatives.iter().any(|(known, _)| *known == name) {
+                    return self.fail(Code::Validate, format!("plugin '{name}' is required twice"), entry);
+                }
+                alternatives.push((name, version));
             }
             self.collection.required_plugins.push(alternatives);
         }
         Ok(())
-    }
-
-    fn plugin_version(&self, entry: &Arc<Node>) -> Result<(String, Version), Trouble> {
-        let name = self.required(entry, "name")?;
-        let version = self.required(entry, "version")?;
-        match Version::parse(&version) {
-            Some(version) => Ok((name, version)),
-            None => self.fail(Code::Validate, format!("unable to parse version '{version}' of plugin '{name}'"), entry),
-        }
     }
 
     fn list(&mut self, item: &Arc<Node>) -> Result<(), Trouble> {
@@ -253,7 +265,8 @@ impl Reader<'_> {
         match self.collection.macro_mut(&name) {
             Some(known) if append => {
                 known.appended.push((known.condition.len() + 1, condition_origin));
-                join(&mut known.condition, &condition);
+                known.condition.push(' ');
+                known.condition.push_str(&condition);
                 known.order.visibility = order.visibility;
             }
             Some(known) => {
@@ -300,77 +313,117 @@ impl Reader<'_> {
     fn append_rule(&mut self, item: &Arc<Node>) -> Result<(), Trouble> {
         let condition = self.optional(item, "condition")?;
         let exceptions = self.exceptions(item, true)?;
-        if condition.is_none() && exceptions.as_ref().is_none_or(Vec::is_empty) {
+        self.existing(item, "append")?;
+        if item.get("condition").is_none() && item.get("exceptions").is_none() {
             let message = "appended rule must have exceptions or condition property".to_owned();
             return self.fail(Code::Validate, message, item);
         }
-        self.change(item, "append", |reader, rule| {
-            if let Some(condition) = condition {
-                reader.append_condition(rule, item, &condition);
-            }
-            reader.append_exceptions(rule, exceptions.unwrap_or_default())
-        })
-    }
-
-    fn override_rule(&mut self, item: &Arc<Node>, overrides: &Overrides) -> Result<(), Trouble> {
-        // Shapes first: a wrong one is an error whether the rule exists or not.
-        self.tags(item)?;
-        let appends_exceptions = overrides.append.iter().any(|key| key == "exceptions");
-        let exceptions = self.exceptions(item, appends_exceptions)?.unwrap_or_default();
-        self.change(item, "override", |reader, rule| reader.apply(item, overrides, &exceptions, rule))
-    }
-
-    /// Appends and replaces what an item asks for; appends come first.
-    fn apply(
-        &mut self,
-        item: &Arc<Node>,
-        overrides: &Overrides,
-        exceptions: &[Exception],
-        rule: &mut RuleItem,
-    ) -> Result<(), Trouble> {
-        for key in &overrides.append {
-            match key.as_str() {
-                "condition" => {
-                    let condition = self.required(item, key)?;
-                    self.append_condition(rule, item, &condition);
-                }
-                "output" => join(&mut rule.output, &self.required(item, key)?),
-                "desc" => join(&mut rule.desc, &self.required(item, key)?),
-                "tags" => rule.tags.extend(self.tags(item)?),
-                _ => self.append_exceptions(rule, exceptions.to_vec())?,
-            }
+        let mut rule = self.take();
+        if let Some(condition) = condition {
+            self.append_condition(&mut rule, item, &condition);
         }
-        for key in &overrides.replace {
-            match key.as_str() {
-                "condition" => {
-                    rule.condition = self.required(item, key)?;
-                    rule.condition_origin = self.origin(item.get(key).unwrap_or(item));
-                    rule.appended.clear();
+        let appended = self.append_exceptions(&mut rule, exceptions);
+        self.store(rule, item).and(appended)
+    }
+
+    /// Appends, then replaces; of either first what the item says, then whether there is such a rule.
+    fn override_rule(&mut self, item: &Arc<Node>, overrides: &Overrides) -> Result<(), Trouble> {
+        if !overrides.append.is_empty() {
+            let change = self.change(item, &overrides.append, true)?;
+            self.existing(item, "override")?;
+            let mut rule = self.take();
+            let append = |text: &mut String, more: Option<String>| {
+                if let Some(more) = more {
+                    text.push(' ');
+                    text.push_str(&more);
                 }
-                "output" => {
-                    rule.output = self.required(item, key)?;
-                    rule.output_origin = self.origin(item.get(key).unwrap_or(item));
-                }
-                "desc" => rule.desc = self.required(item, key)?,
-                "tags" => rule.tags = self.tags(item)?,
-                "exceptions" => rule.exceptions = Exceptions::new(exceptions.to_vec()),
-                "priority" => rule.priority = self.priority(item)?,
-                "enabled" => rule.enabled = self.boolean(item, key, rule.enabled)?,
-                "warn_evttypes" => rule.warn_evttypes = self.boolean(item, key, rule.warn_evttypes)?,
-                "skip-if-unknown-filter" => {
-                    rule.skip_if_unknown_filter = self.boolean(item, key, rule.skip_if_unknown_filter)?;
-                }
-                "capture" => rule.capture = self.boolean(item, key, rule.capture)?,
-                _ => rule.capture_duration = self.number(item, key)?.unwrap_or(0),
+            };
+            if let Some(condition) = change.condition {
+                self.append_condition(&mut rule, item, &condition);
+            }
+            append(&mut rule.output, change.output);
+            append(&mut rule.desc, change.desc);
+            rule.tags.extend(change.tags.unwrap_or_default());
+            let appended = self.append_exceptions(&mut rule, change.exceptions.unwrap_or_default());
+            self.store(rule, item).and(appended)?;
+        }
+        if !overrides.replace.is_empty() {
+            let change = self.change(item, &overrides.replace, false)?;
+            self.existing(item, "override")?;
+            let mut rule = self.take();
+            if let Some(condition) = change.condition {
+                rule.condition = condition;
+                rule.condition_origin = self.origin(item.get("condition").unwrap_or(item));
+                rule.appended.clear();
+            }
+            if let Some(output) = change.output {
+                rule.output = output;
+                rule.output_origin = self.origin(item.get("output").unwrap_or(item));
+            }
+            rule.desc = change.desc.unwrap_or(rule.desc);
+            rule.tags = change.tags.unwrap_or(rule.tags);
+            rule.exceptions = change.exceptions.map_or(rule.exceptions, Exceptions::new);
+            rule.priority = change.priority.unwrap_or(rule.priority);
+            rule.enabled = change.enabled.unwrap_or(rule.enabled);
+            rule.warn_evttypes = change.warn_evttypes.unwrap_or(rule.warn_evttypes);
+            rule.skip_if_unknown_filter = change.skip_if_unknown_filter.unwrap_or(rule.skip_if_unknown_filter);
+            rule.capture = change.capture.unwrap_or(rule.capture);
+            rule.capture_duration = change.capture_duration.unwrap_or(rule.capture_duration);
+            self.store(rule, item)?;
+        }
+        for (key, _) in item.entries() {
+            let name = key.text().unwrap_or_default();
+            let named = overrides.append.iter().chain(&overrides.replace).any(|known| known == name);
+            if !named && (APPENDABLE.contains(&name) || REPLACEABLE.contains(&name)) {
+                let message = format!("unexpected key '{name}': no corresponding entry under 'override' is defined");
+                return self.fail_in(Code::YamlValidate, message, key, &[("overrides", name)]);
             }
         }
         Ok(())
     }
 
+    /// What an item says for the keys that its `override` appends or replaces.
+    fn change(&mut self, item: &Arc<Node>, keys: &[String], append: bool) -> Result<Change, Trouble> {
+        if let Some(key) = keys.iter().find(|key| item.get(key).is_none()) {
+            let message = format!("an override for '{key}' was specified but '{key}' is not defined");
+            return self.fail(Code::YamlValidate, message, item.get("override").unwrap_or(item));
+        }
+        let has = |key: &str| keys.iter().any(|known| known == key);
+        let mut change = Change::default();
+        if has("condition") {
+            change.condition = Some(self.required(item, "condition")?);
+        }
+        if has("exceptions") {
+            change.exceptions = Some(self.exceptions(item, append)?);
+        }
+        if has("output") {
+            change.output = Some(self.required(item, "output")?);
+        }
+        if has("desc") {
+            change.desc = Some(self.required(item, "desc")?);
+        }
+        if has("tags") {
+            change.tags = Some(self.tags(item)?);
+        }
+        if has("priority") {
+            change.priority = Some(self.priority(item)?);
+        }
+        let boolean = |key: &str| if has(key) { self.boolean(item, key, false).map(Some) } else { Ok(None) };
+        change.enabled = boolean("enabled")?;
+        change.warn_evttypes = boolean("warn_evttypes")?;
+        change.skip_if_unknown_filter = boolean("skip-if-unknown-filter")?;
+        change.capture = boolean("capture")?;
+        if has("capture_duration") {
+            change.capture_duration = self.number(item, "capture_duration")?;
+        }
+        Ok(change)
+    }
+
     fn append_condition(&self, rule: &mut RuleItem, item: &Arc<Node>, condition: &str) {
         let origin = self.origin(item.get("condition").unwrap_or(item));
         rule.appended.push((rule.condition.len() + 1, origin));
-        rule.condition = format!("{} {condition}", rule.condition);
+        rule.condition.push(' ');
+        rule.condition.push_str(condition);
     }
 
     /// Only `enabled`: switches a rule on or off.
@@ -397,16 +450,10 @@ impl Reader<'_> {
         let output = self.required(item, "output")?.trim_matches(BLANKS).to_owned();
         let desc = self.required(item, "desc")?;
         let priority = self.priority(item)?;
-        let source = self.optional(item, "source")?;
+        let own_source = self.optional(item, "source")?;
         let name = self.name.clone();
-        if let (Some(known), Some(source)) = (self.collection.rule_mut(&name), &source)
-            && known.source != *source
-        {
-            let message = "rule has been re-defined with a different source".to_owned();
-            return self.fail(Code::Validate, message, item);
-        }
         let known_source = self.collection.rule_mut(&name).map(|known| known.source.clone());
-        let source = source.or(known_source).unwrap_or_else(|| "syscall".to_owned());
+        let source = own_source.clone().or_else(|| known_source.clone()).unwrap_or_else(|| "syscall".to_owned());
         let mut rule = RuleItem {
             name,
             condition,
@@ -419,7 +466,7 @@ impl Reader<'_> {
             warn_evttypes: self.boolean(item, "warn_evttypes", true)?,
             skip_if_unknown_filter: self.boolean(item, "skip-if-unknown-filter", false)?,
             tags: self.tags(item)?,
-            exceptions: Exceptions::default(),
+            exceptions: Exceptions::new(self.exceptions(item, false)?),
             order: Order::default(),
             origin: self.origin(item),
             condition_origin: self.origin(item.get("condition").unwrap_or(item)),
@@ -428,25 +475,23 @@ impl Reader<'_> {
             unknown_source: !self.options.sources.contains(&source),
             source,
         };
-        let mut exceptions = self.exceptions(item, false)?.unwrap_or_default();
+        if own_source.is_some() && known_source.is_some_and(|known| known != rule.source) {
+            let message = "rule has been re-defined with a different source".to_owned();
+            return self.fail(Code::Validate, message, item);
+        }
         if rule.unknown_source {
             let message = format!("unknown source '{}', the rule is skipped", rule.source);
             self.warn(Code::UnknownSource, message, item);
         }
-        for exception in &mut exceptions {
-            self.validate_exception(exception, rule.unknown_source)?;
+        let unknown_source = rule.unknown_source;
+        for exception in rule.exceptions.all_mut() {
+            self.validate_exception(exception, unknown_source)?;
         }
-        rule.exceptions = Exceptions::new(exceptions);
         self.store(rule, item)
     }
 
-    /// Changes the rule that an item names, in its place: copies would make ten thousand changes of a large rule endless.
-    fn change(
-        &mut self,
-        item: &Arc<Node>,
-        what: &str,
-        apply: impl FnOnce(&mut Self, &mut RuleItem) -> Result<(), Trouble>,
-    ) -> Result<(), Trouble> {
+    /// The rule that an item changes has to be there.
+    fn existing(&mut self, item: &Arc<Node>, what: &str) -> Result<(), Trouble> {
         let source = match item.get("source") {
             Some(node) if !node.is_null() => self.optional(item, "source")?,
             _ => None,
@@ -460,21 +505,20 @@ impl Reader<'_> {
             let message = "rule has been re-defined with a different source".to_owned();
             return self.fail(Code::Validate, message, item);
         }
-        let mut rule = std::mem::take(rule);
-        let applied = apply(self, &mut rule);
-        // Back in its place even after an error: what is defined can be listed then, too.
-        let visibility = self.collection.next_order().visibility;
-        rule.order.visibility = visibility;
-        if let Some(place) = self.collection.rule_mut(&name) {
-            *place = rule;
-        }
-        applied
+        Ok(())
     }
 
-    fn store(&mut self, mut rule: RuleItem, item: &Node) -> Result<(), Trouble> {
+    /// The rule that an item changes, out of its place, to be stored again whatever happens: copies would make ten thousand
+    /// changes of a large rule endless.
+    fn take(&mut self) -> RuleItem {
+        self.collection.rule_mut(&self.name).map(std::mem::take).unwrap_or_default()
+    }
+
+    fn store(&mut self, mut rule: RuleItem, item: &Arc<Node>) -> Result<(), Trouble> {
         let order = self.collection.next_order();
         if let Some(known) = self.collection.rule_mut(&rule.name) {
-            rule.order = Order { index: known.order.index, visibility: order.visibility };
+            // One of the two is new, and 0.
+            rule.order = Order { index: known.order.index.max(rule.order.index), visibility: order.visibility };
             *known = rule;
         } else {
             rule.order = order;
@@ -505,8 +549,8 @@ impl Reader<'_> {
         }
     }
 
-    fn exceptions(&mut self, item: &Arc<Node>, partial: bool) -> Result<Option<Vec<Exception>>, Trouble> {
-        let Some(node) = item.get("exceptions").filter(|node| !node.is_null()) else { return Ok(None) };
+    fn exceptions(&mut self, item: &Arc<Node>, partial: bool) -> Result<Vec<Exception>, Trouble> {
+        let Some(node) = item.get("exceptions").filter(|node| !node.is_null()) else { return Ok(Vec::new()) };
         let Some(entries) = node.items() else {
             return self.fail(Code::YamlValidate, "rule exceptions must be a sequence".to_owned(), node);
         };
@@ -514,70 +558,61 @@ impl Reader<'_> {
         let mut names = HashSet::with_capacity(entries.len());
         for entry in entries {
             if !matches!(entry.value, Value::Map(_)) {
-                return self.fail(Code::YamlValidate, "rule exception item must be a map".to_owned(), entry);
+                let message = "rule exception item must be a map".to_owned();
+                return self.fail_in(Code::YamlValidate, message, entry, &[("exception", "")]);
             }
-            let name = self.required(entry, "name")?;
+            let name = self.required(entry, "name").map_err(|mut trouble| {
+                trouble.context.insert(1.min(trouble.context.len()), ("exception", String::new()));
+                trouble
+            })?;
             if !names.insert(name.clone()) {
-                let origin = self.origin(entry);
                 let message = format!("multiple definitions of exception '{name}' in the same item");
-                self.collection.warn_in(
-                    Code::ExceptionNameNotUnique,
-                    message,
-                    origin,
-                    &[(self.kind, &self.name), ("exception", &name)],
-                );
+                self.warn_exception(Code::ExceptionNameNotUnique, message, entry, &name);
             }
-            let entry_of = |key: &str| match entry.get(key) {
-                None => Ok(None),
-                Some(node) => self.entry(node, key, false).map(Some),
-            };
-            let fields = entry_of("fields")?;
-            if fields.is_none() && !partial {
-                let message = format!("exception '{name}' has no mapping for key 'fields'");
-                let mut trouble = Trouble::new(Code::YamlValidate, message, self.origin(entry));
-                trouble.context = vec![(self.kind, self.name.clone()), ("exception", name)];
-                return Err(trouble);
-            }
-            let comps = entry_of("comps")?;
-            if partial && entry.get("values").is_none() {
-                self.collection.warn_in(
-                    Code::AppendNoValues,
-                    "appending an exception without values has no effect".to_owned(),
-                    self.origin(entry),
-                    &[(self.kind, &self.name), ("exception", &name)],
-                );
-            }
-            let values = match entry.get("values") {
-                None => Vec::new(),
-                Some(node) => match node.items() {
-                    Some(items) => {
-                        items.iter().map(|item| self.entry(item, "values", true)).collect::<Result<_, _>>()?
-                    }
-                    None => {
-                        return self.fail(Code::YamlValidate, "exception values must be a sequence".to_owned(), node);
-                    }
-                },
-            };
-            exceptions.push(Exception { name, fields, comps, values, origin: self.origin(entry) });
+            exceptions.push(self.exception(entry, name, partial)?);
         }
-        Ok(Some(exceptions))
+        Ok(exceptions)
     }
 
-    /// A scalar, or a sequence of scalars (and for values of sequences).
-    fn entry(&self, node: &Arc<Node>, key: &str, nested: bool) -> Result<Entry, Trouble> {
-        if let Some(items) = node.items() {
-            let items = items.iter().map(|item| {
-                if item.items().is_some() && !nested {
-                    return self.fail(Code::YamlValidate, format!("'{key}' must hold scalars"), item);
-                }
-                self.entry(item, key, nested)
-            });
-            return Ok(Entry::Many(items.collect::<Result<_, _>>()?));
+    fn exception(&mut self, entry: &Arc<Node>, name: String, partial: bool) -> Result<Exception, Trouble> {
+        let entry_of = |key: &str| entry.get(key).map(|node| self.entry(node, key, &name)).transpose();
+        let fields = entry_of("fields")?;
+        if fields.is_none() && !partial {
+            let message = format!("exception '{name}' has no mapping for key 'fields'");
+            return self.fail_in(Code::YamlValidate, message, entry, &[("exception", &name)]);
         }
-        match node.text() {
-            Some(text) if !text.is_empty() => Ok(Entry::One(text.trim_matches(BLANKS).to_owned())),
-            Some(_) if nested => Ok(Entry::One(String::new())),
-            _ => self.fail(Code::YamlValidate, format!("a value of '{key}' must be a non-empty scalar"), node),
+        let comps = entry_of("comps")?.map(Entry::trimmed);
+        let values = match entry.get("values") {
+            Some(node) => {
+                let Some(items) = node.items() else {
+                    let message = "exception values must be a sequence".to_owned();
+                    return self.fail_in(Code::YamlValidate, message, node, &[("exception", &name)]);
+                };
+                items.iter().map(|item| self.entry(item, "values", &name)).collect::<Result<_, _>>()?
+            }
+            None => {
+                if partial {
+                    let message = "appending an exception without values has no effect".to_owned();
+                    self.warn_exception(Code::AppendNoValues, message, entry, &name);
+                }
+                Vec::new()
+            }
+        };
+        Ok(Exception { name, fields, comps, values, origin: self.origin(entry) })
+    }
+
+    /// A scalar, or a sequence of entries. Anything else says nothing.
+    fn entry(&self, node: &Arc<Node>, key: &str, exception: &str) -> Result<Entry, Trouble> {
+        match &node.value {
+            Value::Sequence(items) => {
+                Ok(Entry::Many(items.iter().map(|item| self.entry(item, key, exception)).collect::<Result<_, _>>()?))
+            }
+            Value::Scalar { text, .. } if text.is_empty() => {
+                let message = format!("a value of '{key}' must not be empty");
+                self.fail_in(Code::YamlValidate, message, node, &[("exception", exception), ("value for", key)])
+            }
+            Value::Scalar { text, .. } => Ok(Entry::One(text.as_ref().to_owned())),
+            Value::Null | Value::Map(_) => Ok(Entry::One(String::new())),
         }
     }
 
@@ -592,17 +627,17 @@ impl Reader<'_> {
                 Err(trouble)
             };
             if let Some(known) = rule.exceptions.get_mut(&name) {
-                if exception.fields.is_some() {
+                if exception.fields.as_ref().is_some_and(Entry::is_given) {
                     return fail(format!(
                         "can not append exception fields to existing exception '{name}', only values"
                     ));
                 }
-                if exception.comps.is_some() {
+                if exception.comps.as_ref().is_some_and(Entry::is_given) {
                     return fail(format!("can not append exception comps to existing exception '{name}', only values"));
                 }
                 known.values.append(&mut exception.values);
             } else {
-                if exception.fields.is_none() {
+                if !exception.fields.as_ref().is_some_and(Entry::is_given) {
                     return fail(format!("rule exception '{name}' must have fields property with a list of fields"));
                 }
                 if exception.values.is_empty() {
@@ -623,10 +658,11 @@ impl Reader<'_> {
             trouble.context = vec![("rule", self.name.clone()), ("exception", name.clone())];
             Err(trouble)
         };
-        let Some(fields) = exception.fields.clone() else {
+        let Some(fields) = exception.fields.clone().filter(Entry::is_given) else {
             return fail(format!("rule exception '{name}' must have fields property with a list of fields"));
         };
-        let (names, comps) = match (&fields, &exception.comps) {
+        let given_comps = exception.comps.clone().filter(Entry::is_given);
+        let (names, comps) = match (&fields, &given_comps) {
             (Entry::Many(names), comps) => {
                 let default = || Entry::Many(vec![Entry::One("=".to_owned()); names.len()]);
                 let comps = comps.clone().unwrap_or_else(default);
@@ -656,9 +692,9 @@ impl Reader<'_> {
                 (vec![Entry::One(field.clone())], comps)
             }
         };
-        for field in names {
+        for field in names.into_iter().filter(|_| !unknown_source) {
             let Entry::One(field) = field else { return fail("a field must be a text".to_owned()) };
-            if !unknown_source && !self.collection.is_field(&field) {
+            if !self.collection.is_field(&field) {
                 let near = self.collection.catalogue().nearest(&field);
                 let hint = near.map(|near| format!("; did you mean '{near}'?")).unwrap_or_default();
                 return fail(format!("'{field}' is not a supported filter field{hint}"));
@@ -696,33 +732,24 @@ impl Reader<'_> {
                 Some("replace") => (&mut overrides.replace, replaceable),
                 _ => {
                     let message = format!("invalid override operation for '{name}': only append and replace exist");
-                    return self.fail(Code::YamlValidate, message, operation);
+                    return self.fail_in(
+                        Code::YamlValidate,
+                        message,
+                        operation,
+                        &[("overrides", ""), ("value for", &name)],
+                    );
                 }
             };
             if !allowed.contains(&name.as_str()) {
                 let word = operation.text().unwrap_or_default();
-                return self.fail(Code::YamlValidate, format!("key '{name}' cannot be overridden with {word}"), key);
-            }
-            if item.get(&name).is_none() {
-                let message = format!("an override for '{name}' was specified but '{name}' is not defined");
-                return self.fail(Code::YamlValidate, message, key);
+                let message = format!("key '{name}' cannot be overridden with {word}");
+                return self.fail_in(Code::YamlValidate, message, key, &[("overrides", &name)]);
             }
             keys.push(name);
         }
         if legacy && !overrides.is_empty() {
             let message = "keys 'override' and 'append: true' cannot be used together".to_owned();
             return self.fail(Code::YamlValidate, message, item);
-        }
-        if self.kind == "rule" && !overrides.is_empty() {
-            for (key, _) in item.entries() {
-                let name = key.text().unwrap_or_default();
-                let named = overrides.append.iter().chain(&overrides.replace).any(|known| known == name);
-                if replaceable.contains(&name) && !named {
-                    let message =
-                        format!("unexpected key '{name}': no corresponding entry under 'override' is defined");
-                    return self.fail(Code::YamlValidate, message, key);
-                }
-            }
         }
         Ok(overrides)
     }
@@ -738,53 +765,57 @@ impl Reader<'_> {
                 .fail(Code::YamlValidate, format!("item has no mapping for key '{key}'{hint}"), item)
                 .map_err(|trouble: Trouble| Trouble { spot: misspelt.map(|key| self.origin(key)), ..trouble });
         };
-        match self.scalar(node, key)? {
-            text if text.is_empty() => {
-                self.fail(Code::YamlValidate, format!("the value of '{key}' must not be empty"), node)
-            }
-            text => Ok(text),
-        }
+        self.scalar(node, key)
     }
 
     fn optional(&self, item: &Arc<Node>, key: &str) -> Result<Option<String>, Trouble> {
         item.get(key).map(|node| self.scalar(node, key)).transpose()
     }
 
+    /// A scalar that is not empty.
     fn scalar(&self, node: &Arc<Node>, key: &str) -> Result<String, Trouble> {
+        let fail = |message: String| self.fail_in(Code::YamlValidate, message, node, &[("value for", key)]);
         match &node.value {
+            Value::Scalar { text, .. } if text.is_empty() => fail(format!("the value of '{key}' must not be empty")),
             Value::Scalar { text, .. } => Ok(text.as_ref().to_owned()),
             Value::Null => self.fail(Code::YamlValidate, format!("mapping for key '{key}' is empty"), node),
-            _ => self.fail(Code::YamlValidate, format!("the value of '{key}' is not a scalar"), node),
+            _ => fail(format!("the value of '{key}' is not a scalar")),
         }
     }
 
     fn scalars(&self, node: &Arc<Node>, key: &str) -> Result<Vec<String>, Trouble> {
+        let parts = [("value for", key)];
         let Some(items) = node.items() else {
-            return self.fail(Code::YamlValidate, format!("the value of '{key}' is not a sequence"), node);
+            return self.fail_in(Code::YamlValidate, format!("the value of '{key}' is not a sequence"), node, &parts);
         };
-        items
-            .iter()
-            .map(|item| match &item.value {
-                Value::Scalar { text, .. } if !text.is_empty() => Ok(text.as_ref().to_owned()),
-                _ => self.fail(Code::YamlValidate, format!("an item of '{key}' is not a non-empty scalar"), item),
-            })
-            .collect()
+        let scalar = |item: &Arc<Node>| match item.text() {
+            Some(text) => Ok(text.to_owned()),
+            None => self.fail_in(Code::YamlValidate, format!("an item of '{key}' is not a scalar"), item, &parts),
+        };
+        items.iter().map(scalar).collect()
     }
 
     fn boolean(&self, item: &Arc<Node>, key: &str, default: bool) -> Result<bool, Trouble> {
         let Some(node) = item.get(key) else { return Ok(default) };
         let text = self.scalar(node, key)?;
-        match parse_bool(&text) {
-            Some(value) => Ok(value),
-            None => self.fail(Code::YamlValidate, format!("the value of '{key}' must be a boolean"), node),
-        }
+        parse_bool(&text).map_or_else(
+            || {
+                let message = format!("the value of '{key}' must be a boolean");
+                self.fail_in(Code::YamlValidate, message, node, &[("value for", key)])
+            },
+            Ok,
+        )
     }
 
     fn number(&self, item: &Arc<Node>, key: &str) -> Result<Option<u32>, Trouble> {
         let Some(node) = item.get(key) else { return Ok(None) };
-        match self.scalar(node, key)?.parse() {
-            Ok(number) => Ok(Some(number)),
-            Err(_) => self.fail(Code::YamlValidate, format!("the value of '{key}' must be a number"), node),
+        let text = self.scalar(node, key)?;
+        match parse_number(&text) {
+            Some(number) => Ok(Some(number)),
+            None => {
+                let message = format!("the value of '{key}' must be a number from 0 to {}", u32::MAX);
+                self.fail_in(Code::YamlValidate, message, node, &[("value for", key)])
+            }
         }
     }
 
@@ -811,11 +842,26 @@ impl Reader<'_> {
         })
     }
 
+    fn warn_exception(&mut self, code: Code, message: String, entry: &Node, exception: &str) {
+        let origin = self.origin(entry);
+        self.collection.warn_in(code, message, origin, &[(self.kind, &self.name), ("exception", exception)]);
+    }
+
     fn fail<T>(&self, code: Code, message: String, node: &Node) -> Result<T, Trouble> {
+        self.fail_in(code, message, node, &[])
+    }
+
+    /// An error in a part of the item.
+    fn fail_in<T>(
+        &self,
+        code: Code,
+        message: String,
+        node: &Node,
+        parts: &[(&'static str, &str)],
+    ) -> Result<T, Trouble> {
         let mut trouble = Trouble::new(code, message, self.origin(node));
-        if !self.kind.is_empty() {
-            trouble.context = vec![(self.kind, self.name.clone())];
-        }
+        let item = (!self.kind.is_empty()).then_some((self.kind, self.name.as_str()));
+        trouble.context = item.iter().chain(parts).map(|(kind, name)| (*kind, (*name).to_owned())).collect();
         Err(trouble)
     }
 }
@@ -828,12 +874,16 @@ fn priority_hint(word: &str) -> String {
     near.map_or_else(|| format!("; known are {}", names.join(", ")), |near| format!("; did you mean '{near}'?"))
 }
 
-const BLANKS: [char; 6] = [' ', '\t', '\n', '\r', '\u{b}', '\u{c}'];
-
-/// Joins texts as upstream does: with one blank, and nothing else.
-fn join(text: &mut String, more: &str) {
-    text.push(' ');
-    text.push_str(more);
+/// A number of 32 bits as YAML has it: decimal, hexadecimal after `0x`, octal after `0`.
+fn parse_number(text: &str) -> Option<u32> {
+    let text = text.strip_prefix('+').unwrap_or(text);
+    let (digits, radix) = match text.as_bytes() {
+        [b'0', b'x' | b'X', _, ..] => (&text[2..], 16),
+        [b'0', _, ..] => (&text[1..], 8),
+        _ => (text, 10),
+    };
+    let is_number = !digits.is_empty() && digits.bytes().all(|byte| char::from(byte).is_digit(radix));
+    if is_number { u32::from_str_radix(digits, radix).ok() } else { None }
 }
 
 /// YAML 1.1's booleans but for single letters in all their cases.

@@ -119,12 +119,12 @@ impl<'a> Lexer<'a> {
 
     /// A bare string: anything but blanks and `( ) " ' = ,`.
     pub(super) fn bare(&mut self) -> Option<&'a [u8]> {
-        self.run(|byte| is_blank(byte) || matches!(byte, b'(' | b')' | b'"' | b'\'' | b'=' | b','))
+        self.run(|byte| is_space(byte) || matches!(byte, b'(' | b')' | b'"' | b'\'' | b'=' | b','))
     }
 
     /// What may stand in brackets without quotes: anything but blanks, brackets and quotes.
     pub(super) fn bare_argument(&mut self) -> Option<&'a [u8]> {
-        self.run(|byte| is_blank(byte) || matches!(byte, b'[' | b']' | b'"' | b'\''))
+        self.run(|byte| is_space(byte) || matches!(byte, b'[' | b']' | b'"' | b'\''))
     }
 
     /// A string in quotes. A quote after a backslash does not close it.
@@ -184,6 +184,11 @@ impl<'a> Lexer<'a> {
 
 const fn is_blank(byte: u8) -> bool {
     matches!(byte, b' ' | b'\t' | b'\n' | b'\r' | 8)
+}
+
+/// What ends a bare string: white space as regular expressions see it, a little more and a little less than a blank.
+const fn is_space(byte: u8) -> bool {
+    matches!(byte, b' ' | 9..=13)
 }
 
 fn identifier_length(text: &[u8]) -> usize {

@@ -115,11 +115,11 @@ impl Parser<'_> {
             if outer.len() > max_depth {
                 return Err(self.error(format!("the condition is nested more than {max_depth} levels deep")));
             }
+            self.lexer.blanks();
             if level.and.is_empty() {
                 level.and_pos = self.lexer.pos();
             }
             level.not_pos = self.lexer.pos();
-            self.lexer.blanks();
             while self.lexer.eat_with_blank("not") {
                 level.negated = !level.negated;
             }
@@ -130,7 +130,7 @@ impl Parser<'_> {
                 self.lexer.eat("(")
             };
             if opens {
-                outer.push(std::mem::replace(&mut level, Level::new(self.lexer.pos(), Role::Check)));
+                self.open(&mut outer, &mut level, Role::Check);
                 continue;
             }
             let check = self.check()?;
@@ -140,7 +140,7 @@ impl Parser<'_> {
                 if !level.and.is_empty() && self.lexer.eat("and") {
                     if !self.lexer.blanks() {
                         self.expect_open("and")?;
-                        outer.push(std::mem::replace(&mut level, Level::new(self.lexer.pos(), Role::And)));
+                        self.open(&mut outer, &mut level, Role::And);
                     }
                     continue 'operand;
                 }
@@ -148,7 +148,7 @@ impl Parser<'_> {
                 if self.lexer.eat("or") {
                     if !self.lexer.blanks() {
                         self.expect_open("or")?;
-                        outer.push(std::mem::replace(&mut level, Level::new(self.lexer.pos(), Role::Or)));
+                        self.open(&mut outer, &mut level, Role::Or);
                     }
                     continue 'operand;
                 }
@@ -170,6 +170,12 @@ impl Parser<'_> {
                 level = around;
             }
         }
+    }
+
+    /// Goes into parentheses that were just opened.
+    fn open(&mut self, outer: &mut Vec<Level>, level: &mut Level, role: Role) {
+        self.lexer.blanks();
+        outer.push(std::mem::replace(level, Level::new(self.lexer.pos(), role)));
     }
 
     fn check(&mut self) -> Result<Arc<Expr>, ParseError> {
@@ -273,23 +279,20 @@ impl Parser<'_> {
         }
         let mut items = Vec::new();
         self.lexer.blanks();
-        match self.first_item()? {
-            None => {}
-            Some(first) => {
-                items.push(first);
+        if let Some(first) = self.first_item()? {
+            items.push(first);
+            self.lexer.blanks();
+            while self.lexer.eat(",") {
                 self.lexer.blanks();
-                while self.lexer.eat(",") {
-                    self.lexer.blanks();
-                    items.push(self.string()?);
-                    self.lexer.blanks();
-                }
+                items.push(self.string()?);
+                self.lexer.blanks();
             }
         }
-        self.lexer.blanks();
         if self.lexer.eat(")") { Ok(Some(items)) } else { Err(self.error("expected a ')' or a ','".to_owned())) }
     }
 
-    /// The first element of a list. Upstream swallows a bad escape here, and so the whole element.
+    /// The first element of a list. Upstream swallows a bad escape here, and so the whole element; the list must end
+    /// right after it.
     fn first_item(&mut self) -> Result<Option<Vec<u8>>, ParseError> {
         match self.lexer.quoted() {
             Quoted::Text(text) => Ok(Some(text)),
@@ -320,11 +323,17 @@ impl Parser<'_> {
 
     /// A field or transformer on the left, `val(...)` or a transformer on the right.
     fn operand(&mut self, on_the_right: bool) -> Result<Option<Operand>, ParseError> {
-        let pos = self.lexer.pos();
+        self.operand_at(on_the_right, self.lexer.pos())
+    }
+
+    fn operand_at(&mut self, on_the_right: bool, pos: Pos) -> Result<Option<Operand>, ParseError> {
         if on_the_right {
             if self.lexer.eat("val(") {
                 self.lexer.blanks();
-                let Some(field) = self.field()? else { return Err(self.error("expected a field".to_owned())) };
+                let field_pos = self.lexer.pos();
+                let Some(field) = self.field(field_pos)? else {
+                    return Err(self.error("expected a field".to_owned()));
+                };
                 self.lexer.blanks();
                 if !self.lexer.eat(")") {
                     return Err(self.error("expected a ')' after the field".to_owned()));
@@ -332,14 +341,13 @@ impl Parser<'_> {
                 let args = vec![TransformArg::Operand(field)];
                 return Ok(Some(Operand::Transform { name: "val", args, arg: None, pos }));
             }
-        } else if let Some(field) = self.field()? {
+        } else if let Some(field) = self.field(pos)? {
             return Ok(Some(field));
         }
-        self.transform()
+        self.transform(pos)
     }
 
-    fn field(&mut self) -> Result<Option<Operand>, ParseError> {
-        let pos = self.lexer.pos();
+    fn field(&mut self, pos: Pos) -> Result<Option<Operand>, ParseError> {
         let Some(name) = self.lexer.field_name() else { return Ok(None) };
         let arg = self.argument()?;
         Ok(Some(Operand::Field { name: name.to_owned(), arg, pos }))
@@ -362,8 +370,7 @@ impl Parser<'_> {
         if self.lexer.eat("]") { Ok(Some(arg)) } else { Err(self.error("expected a ']'".to_owned())) }
     }
 
-    fn transform(&mut self) -> Result<Option<Operand>, ParseError> {
-        let pos = self.lexer.pos();
+    fn transform(&mut self, pos: Pos) -> Result<Option<Operand>, ParseError> {
         let before = self.lexer;
         let Some(name) = TRANSFORMERS.into_iter().find(|name| {
             self.lexer = before;
@@ -377,8 +384,8 @@ impl Parser<'_> {
             return Err(self.error(format!("transformers are nested more than {MAX_TRANSFORM_DEPTH} levels deep")));
         }
         let mut args = Vec::new();
+        self.lexer.blanks();
         loop {
-            self.lexer.blanks();
             args.push(self.transform_argument()?);
             self.lexer.blanks();
             if !self.lexer.eat(",") {
@@ -393,33 +400,34 @@ impl Parser<'_> {
         Ok(Some(Operand::Transform { name, args, arg, pos }))
     }
 
+    /// An argument. Its place is where the comma before it ends, and that of a list is the place of its elements, too.
     fn transform_argument(&mut self) -> Result<TransformArg, ParseError> {
         let pos = self.lexer.pos();
-        if self.lexer.eat("(") {
-            let mut items = Vec::new();
-            self.lexer.blanks();
-            if self.lexer.eat(")") {
-                return Ok(TransformArg::List(items, pos));
-            }
-            loop {
-                self.lexer.blanks();
-                items.push(self.transform_item()?);
-                self.lexer.blanks();
-                if !self.lexer.eat(",") {
-                    break;
-                }
-            }
-            return if self.lexer.eat(")") {
-                Ok(TransformArg::List(items, pos))
-            } else {
-                Err(self.error("expected a ')' or a ',' in the list".to_owned()))
-            };
+        self.lexer.blanks();
+        if !self.lexer.eat("(") {
+            return self.transform_item(pos);
         }
-        self.transform_item()
+        let mut items = Vec::new();
+        self.lexer.blanks();
+        if self.lexer.eat(")") {
+            return Ok(TransformArg::List(items, pos));
+        }
+        loop {
+            self.lexer.blanks();
+            items.push(self.transform_item(pos)?);
+            self.lexer.blanks();
+            if !self.lexer.eat(",") {
+                break;
+            }
+        }
+        if self.lexer.eat(")") {
+            Ok(TransformArg::List(items, pos))
+        } else {
+            Err(self.error("expected a ')' or a ',' in the list".to_owned()))
+        }
     }
 
-    fn transform_item(&mut self) -> Result<TransformArg, ParseError> {
-        let pos = self.lexer.pos();
+    fn transform_item(&mut self, pos: Pos) -> Result<TransformArg, ParseError> {
         if let Some(number) = self.lexer.number() {
             return Ok(TransformArg::Value(number.to_vec(), pos));
         }
@@ -429,7 +437,7 @@ impl Parser<'_> {
             Quoted::Unclosed => return Err(self.error("the closing quote is missing".to_owned())),
             Quoted::None => {}
         }
-        match self.operand(false)? {
+        match self.operand_at(false, pos)? {
             Some(operand) => Ok(TransformArg::Operand(operand)),
             None => Err(self.error("expected a field, a transformer, a number or a quoted string".to_owned())),
         }

@@ -1,5 +1,6 @@
 //! Which events a condition can match, told from its checks of the event's name and number.
 
+use crate::compile::literal_number;
 use crate::event::EventSet;
 use crate::parse::{Expr, Op, Operand, Pos, Right, TransformArg};
 
@@ -34,21 +35,17 @@ fn events(expr: &Expr, negated: bool) -> Result<EventSet, EventsError> {
             Ok(result)
         }
         Expr::Not(child, _) => events(child, !negated),
-        Expr::Exists(operand, _) if is_name(operand) => Ok(decided(EventSet::all())),
+        Expr::Exists(operand, pos) => {
+            not_transformed(operand, *pos)?;
+            Ok(if is_name(operand) { decided(EventSet::all()) } else { EventSet::all() })
+        }
         Expr::Check { left, op: op @ (Op::Eq | Op::EqEq | Op::Ne | Op::In), modifier: None, right, pos } => {
-            let fail = |message| Err(EventsError { message, pos: *pos });
-            if let Operand::Transform { .. } = left {
-                return if holds_name(left) {
-                    fail("the event's type cannot be transformed here")
-                } else {
-                    Ok(EventSet::all())
-                };
-            }
-            if let Right::Operand(operand) = right {
-                if holds_name(operand) || is_name(left) {
-                    return fail("the event's type cannot be compared with a field here");
-                }
-                return Ok(EventSet::all());
+            not_transformed(left, *pos)?;
+            if is_name(left) && matches!(right, Right::Operand(_)) {
+                return Err(EventsError {
+                    message: "the event's type cannot be compared with a field here",
+                    pos: *pos,
+                });
             }
             if is_name(left) {
                 let mut set = EventSet::EMPTY;
@@ -71,14 +68,29 @@ fn is_name(operand: &Operand) -> bool {
     matches!(operand, Operand::Field { name, arg: None, .. } if name == "evt.type" || name == "syscall.type")
 }
 
-/// Whether an operand is the event's name or made of it; lists inside of transformers are not looked into.
-fn holds_name(operand: &Operand) -> bool {
-    match operand {
-        Operand::Field { .. } => is_name(operand),
-        Operand::Transform { args, .. } => {
-            args.iter().any(|arg| matches!(arg, TransformArg::Operand(inner) if holds_name(inner)))
+/// Refuses operands made of the event's name. Of a list inside of a transformer the last element counts, as upstream.
+fn not_transformed(operand: &Operand, pos: Pos) -> Result<(), EventsError> {
+    let Operand::Transform { args, .. } = operand else { return Ok(()) };
+    for arg in args {
+        let last = match arg {
+            TransformArg::List(items, _) => {
+                for item in items {
+                    if let TransformArg::Operand(inner) = item {
+                        not_transformed(inner, pos)?;
+                    }
+                }
+                items.last()
+            }
+            other => Some(other),
+        };
+        if let Some(TransformArg::Operand(inner)) = last {
+            not_transformed(inner, pos)?;
+            if is_name(inner) {
+                return Err(EventsError { message: "the event's type cannot be transformed here", pos });
+            }
         }
     }
+    Ok(())
 }
 
 fn values(right: &Right) -> &[Vec<u8>] {
@@ -91,19 +103,22 @@ fn values(right: &Right) -> &[Vec<u8>] {
 
 /// Checks of `evt.num`, which is at least 1, that are always or never true.
 fn numbered(expr: &Expr) -> Option<bool> {
-    let Expr::Check { left: Operand::Field { name, .. }, op, modifier: None, right, .. } = expr else { return None };
+    let Expr::Check { left: Operand::Field { name, arg: None, .. }, op, modifier: None, right, .. } = expr else {
+        return None;
+    };
     if name != "evt.num" || matches!(right, Right::Operand(_)) {
         return None;
     }
-    let numbers: Vec<i64> = values(right)
-        .iter()
-        .map(|value| std::str::from_utf8(value).ok().and_then(|text| text.trim_start().parse().ok()).unwrap_or(1))
-        .collect();
-    let first = numbers.first().copied();
-    match (op, first) {
-        (Op::Eq | Op::EqEq | Op::Le, Some(0)) | (Op::Lt, Some(0 | 1)) => Some(false),
-        (Op::Ne | Op::Gt, Some(0)) | (Op::Ge, Some(0 | 1)) => Some(true),
-        (Op::In, _) if numbers.iter().all(|number| *number == 0) => Some(false),
+    let values = values(right);
+    if *op == Op::In {
+        return values.iter().all(|value| literal_number(value) == Some(0)).then_some(false);
+    }
+    let number = literal_number(values.first()?)?;
+    match op {
+        Op::Eq | Op::EqEq | Op::Le if number == 0 => Some(false),
+        Op::Lt if number <= 1 => Some(false),
+        Op::Ne | Op::Gt if number == 0 => Some(true),
+        Op::Ge if number <= 1 => Some(true),
         _ => None,
     }
 }

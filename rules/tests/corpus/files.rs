@@ -92,6 +92,7 @@ pub(crate) fn load(corpus: &Corpus, case: &Json) -> Verdict {
     if let Some(code) = want["error"].as_str() {
         let got = diagnostics.last().map(|last| last.code.name()).unwrap_or_default();
         same(&format!("error ({})", listed()), &got, &code)?;
+        error_item(diagnostics.last(), want)?;
     }
     if let Some(wanted) = want["warnings_exact"].as_array() {
         let mut wanted: Vec<_> = wanted
@@ -131,6 +132,27 @@ pub(crate) fn load(corpus: &Corpus, case: &Json) -> Verdict {
         same("enabled", &(set.rules().iter().filter(|rule| rule.enabled).count() as u64), &count)?;
     }
     Ok(())
+}
+
+/// The item an error is in: its type and name, or either.
+fn error_item(error: Option<&Diagnostic>, want: &Json) -> Verdict {
+    let pair = &want["error_item"];
+    let kind = pair[0].as_str().or_else(|| want["error_item_type"].as_str());
+    let name = pair[1].as_str().or_else(|| want["error_item_name"].as_str());
+    let step = error.and_then(|error| match kind {
+        // The innermost step of all, where it is not an item.
+        Some("rule" | "macro" | "list" | "exception") | None => error.item(),
+        Some(_) => error.place(),
+    });
+    if let Some(kind) = kind {
+        same("kind of the item in error", &step.map(|step| step.kind).unwrap_or_default(), &kind)?;
+    }
+    match name {
+        Some(name) => {
+            same("name of the item in error", &step.map(|step| step.name.as_str()).unwrap_or_default(), &name)
+        }
+        None => Ok(()),
+    }
 }
 
 fn check_rules(set: &RuleSet, want: &Json) -> Verdict {

@@ -1,0 +1,147 @@
+//! The worker's side of a reload: between two events it puts rules and settings in force, in the kernel and in the
+//! pipeline, so that no event is judged by half a set and none that either set needs is missed.
+
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, SyncSender};
+use std::time::Instant;
+
+use agent_common::EventGroup;
+use purser_rules::{Alert, Needs};
+
+use crate::active::ActiveRules;
+use crate::config::{Config, Scope};
+use crate::event::EventType;
+use crate::facts;
+use crate::outside::Outside;
+use crate::pipeline::{Pipeline, PipelineConfig};
+use crate::sensor::{Policy, Sensor};
+use crate::throttle::Throttle;
+
+/// What the reload thread asks of the worker.
+pub(crate) enum Order {
+    /// Put these in force, and say how it went.
+    Activate(Change, SyncSender<Result<Done, String>>),
+    /// Deliver an alert of the agent itself.
+    Raise(Alert),
+}
+
+/// Rules and settings to put in force.
+pub(crate) struct Change {
+    pub(crate) rules: Arc<ActiveRules>,
+    pub(crate) scope: Scope,
+    pub(crate) settings: PipelineConfig,
+    pub(crate) throttle: Throttle,
+}
+
+/// They are.
+pub(crate) struct Done {
+    /// Since when.
+    pub(crate) at: Instant,
+    /// The rules that were, to be freed elsewhere.
+    pub(crate) _old: Arc<ActiveRules>,
+}
+
+/// Changes what the kernel reports; the pipeline takes what it reports meanwhile.
+type SetPolicy<'a, O> = dyn FnMut(&Policy, &mut Pipeline<O>) -> Result<(), String> + 'a;
+
+/// The worker's end of the orders, and what the kernel reports now.
+pub(crate) struct Orders {
+    receiver: Receiver<Order>,
+    policy: Policy,
+}
+
+impl Orders {
+    /// `policy` is in force.
+    pub(super) fn new(receiver: Receiver<Order>, policy: Policy) -> Self {
+        Self { receiver, policy }
+    }
+
+    /// Carries out what has been ordered since the last call.
+    pub(crate) fn obey<O: Outside>(&mut self, sensor: &mut Sensor, pipeline: &mut Pipeline<O>) {
+        while let Ok(order) = self.receiver.try_recv() {
+            match order {
+                Order::Raise(alert) => pipeline.raise(alert),
+                Order::Activate(change, reply) => {
+                    let done = self.activate(change, pipeline, &mut |policy, pipeline| {
+                        let set = sensor.set_policy_while(policy, &mut |record| pipeline.record(record));
+                        set.map(drop).map_err(|error| error.to_string())
+                    });
+                    // Only a thread that has died does not listen.
+                    let _ = reply.send(done);
+                }
+            }
+        }
+    }
+
+    /// The kernel reports what both sets need before the new one is in force, and less only afterwards; `set_policy` has
+    /// records handled meanwhile, each by the set in force.
+    fn activate<O: Outside>(
+        &mut self,
+        change: Change,
+        pipeline: &mut Pipeline<O>,
+        set_policy: &mut SetPolicy<'_, O>,
+    ) -> Result<Done, String> {
+        let wanted = policy(change.rules.set.needs(), change.scope);
+        let both = self.policy.union(&wanted);
+        if both != self.policy
+            && let Err(error) = set_policy(&both, pipeline)
+        {
+            // Hooks that were attached before the failure are let go, so that the old rules run as before.
+            if let Err(error) = set_policy(&self.policy, pipeline) {
+                tracing::warn!("cannot take back what new rules would have needed of the kernel: {error}");
+            }
+            return Err(error);
+        }
+        let old = pipeline.replace(change.settings, change.rules, change.throttle);
+        let at = Instant::now();
+        self.policy = both;
+        if wanted != self.policy {
+            match set_policy(&wanted, pipeline) {
+                Ok(()) => self.policy = wanted,
+                // No event is missed by it: more come than needed.
+                Err(error) => tracing::warn!("the kernel goes on reporting what the former rules needed: {error}"),
+            }
+        }
+        Ok(Done { at, _old: old })
+    }
+}
+
+/// What the pipeline is told of a configuration.
+pub(crate) fn settings(config: &Config) -> PipelineConfig {
+    PipelineConfig {
+        scope: config.scope,
+        alerts: crate::alert::options(config),
+        hold_time: config.hold.max_time.0,
+        hold_events: config.hold.max_events as usize,
+    }
+}
+
+/// What the rules need of the kernel. Processes and cgroups are always followed: identity rests on them.
+pub(crate) fn policy(needs: &Needs, scope: Scope) -> Policy {
+    let wanted = |event: &EventType| match event.group() {
+        EventGroup::Exec | EventGroup::Fork | EventGroup::Exit | EventGroup::Cgroup => true,
+        EventGroup::Open | EventGroup::Connect | EventGroup::IoUring => needs.events.contains(facts::code(*event)),
+    };
+    let failed = |group: EventGroup| {
+        EventType::ALL.iter().any(|event| event.group() == group && needs.failed.contains(facts::code(*event)))
+    };
+    let containers_only = |group: EventGroup| {
+        let mut events = EventType::ALL.iter().filter(|event| event.group() == group).map(|event| facts::code(*event));
+        scope == Scope::Containers
+            || events.all(|code| !needs.events.contains(code) || needs.container_only.contains(code))
+    };
+    Policy {
+        events: EventType::ALL.iter().copied().filter(wanted).collect(),
+        open_read: needs.opens.read,
+        open_write: needs.opens.write,
+        open_failed: failed(EventGroup::Open),
+        connect_failed: failed(EventGroup::Connect),
+        environment: needs.environment(),
+        threads: false,
+        open_not_host: containers_only(EventGroup::Open),
+        connect_not_host: containers_only(EventGroup::Connect),
+    }
+}
+
+#[cfg(test)]
+mod tests;
