@@ -1,11 +1,11 @@
-//! Builds `payload/main.rs` into one static program, which the library embeds.
+//! Builds `payload/` into one static program, which the library embeds.
 
 use std::path::Path;
 use std::process::Command;
 use std::{env, io};
 
 fn main() -> io::Result<()> {
-    println!("cargo::rerun-if-changed=payload/main.rs");
+    println!("cargo::rerun-if-changed=payload");
     let variable = |name| env::var(name).map_err(|error| io::Error::other(format!("{name}: {error}")));
     let output = Path::new(&variable("OUT_DIR")?).join("payload");
     // A compiler of its own, since cargo cannot link one program of a package statically and the others not.

@@ -6,6 +6,7 @@ pub mod cli;
 pub mod config;
 pub mod container;
 pub mod decode;
+pub mod domains;
 pub mod event;
 pub mod facts;
 pub mod http;

@@ -1,19 +1,22 @@
 //! The machine as the pipeline's [`Outside`]: procfs, the container runtimes, the verdict service, user databases.
 
 use std::io;
+use std::net::IpAddr;
 use std::os::fd::OwnedFd;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use purser_rules::Needs;
 
 use crate::container::{Container, Containers, Lookup};
+use crate::domains::Domains;
 use crate::manifest::{ExecFile, Judgement, VerdictService};
-use crate::metrics::{Family, Metrics, QUEUE_LENGTH, counter};
+use crate::metrics::{Family, Metrics, QUEUE_LENGTH, counter, gauge};
 use crate::outside::{Answers, Outside};
-use crate::process::{Process, Procfs, Users};
+use crate::process::{Process, Procfs, User, Users};
 use rustix::time::{ClockId, clock_gettime};
 
 /// Cgroups looked up and runtimes asked.
@@ -25,6 +28,12 @@ const MANIFESTS: Family =
 /// Programs whose bytes could not be had. No event is lost by it: the verdict says so.
 const UNVERIFIABLE: Family =
     counter("purser_unverifiable", "Programs that could not be hashed, by reason", &["reason"]);
+/// Lookups of the domain names that rules mention.
+const DOMAIN_LOOKUPS: Family =
+    counter("purser_domain_lookups", "Lookups of domain names that rules mention, by result", &["result"]);
+/// Those names.
+const DOMAINS: Family =
+    gauge("purser_domains", "Domain names that rules mention, by what is known of them", &["state"]);
 /// How often the distance between the two clocks is measured anew (it moves when the wall clock is set).
 const CLOCK_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -35,6 +44,7 @@ pub struct Live {
     verdicts: VerdictService,
     judgements: Receiver<(u64, Judgement)>,
     users: Users,
+    domains: Domains,
     epoch_offset_ns: i64,
     measured: Instant,
 }
@@ -52,6 +62,7 @@ impl Live {
             verdicts,
             judgements,
             users: Users::default(),
+            domains: Domains::default(),
             epoch_offset_ns: epoch_offset_ns(),
             measured: Instant::now(),
         }
@@ -82,6 +93,14 @@ impl Live {
             metrics.counter(UNVERIFIABLE, &[reason.as_str()]).raise_to(count);
         }
         metrics.gauge(QUEUE_LENGTH, &["verdicts"], self.verdicts.pending() as u64);
+        let domains = self.domains.counts();
+        for (result, count) in [("resolved", domains.resolved), ("failed", domains.failed)] {
+            metrics.counter(DOMAIN_LOOKUPS, &[result]).raise_to(count);
+        }
+        let states = [("known", domains.known), ("unknown", domains.unknown), ("ignored", domains.ignored)];
+        for (state, count) in states {
+            metrics.gauge(DOMAINS, &[state], count);
+        }
     }
 }
 
@@ -115,6 +134,7 @@ impl Outside for Live {
             self.epoch_offset_ns = epoch_offset_ns();
             self.measured = Instant::now();
         }
+        self.domains.refresh();
         let containers = self.containers.poll_updates();
         for container in &containers {
             // The manifest is built when the image is known, not when its first program asks.
@@ -124,18 +144,34 @@ impl Outside for Live {
         Answers { judgements: self.judgements.try_iter().collect(), containers }
     }
 
-    fn user_name(&self, container: Option<&Container>, uid: u32) -> Option<Bytes> {
-        match container {
-            None => self.users.name(Path::new("/"), uid),
-            Some(container) if container.init_pid != 0 => {
-                self.users.name(&PathBuf::from(format!("/proc/{}/root", container.init_pid)), uid)
-            }
-            Some(_) => None,
-        }
+    fn user(&self, container: Option<&Container>, uid: u32) -> Option<User> {
+        self.users.user(&root_of(container)?, uid)
+    }
+
+    fn group_name(&self, container: Option<&Container>, gid: u32) -> Option<Bytes> {
+        self.users.group(&root_of(container)?, gid)
+    }
+
+    fn prepare(&mut self, needs: &Needs) {
+        self.procfs.read_environment(needs.environment());
+        self.domains.watch(&needs.domains);
+    }
+
+    fn domains(&self, address: IpAddr) -> &[Bytes] {
+        self.domains.of(address)
     }
 
     fn epoch_offset_ns(&self) -> i64 {
         self.epoch_offset_ns
+    }
+}
+
+/// Where a container's files are seen, or the host's; `None` while a container's first process is not known.
+fn root_of(container: Option<&Container>) -> Option<PathBuf> {
+    match container {
+        None => Some(PathBuf::from("/")),
+        Some(container) if container.init_pid != 0 => Some(PathBuf::from(format!("/proc/{}/root", container.init_pid))),
+        Some(_) => None,
     }
 }
 

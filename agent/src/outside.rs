@@ -2,13 +2,15 @@
 //! manifests, user databases, the clock. Nothing else in the pipeline touches the machine, so a recording
 //! that keeps these answers can be replayed elsewhere, and a test can give its own.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use purser_rules::Needs;
 
 use crate::container::{Container, Lookup};
 use crate::manifest::{ExecFile, Judgement};
-use crate::process::Process;
+use crate::process::{Process, User};
 
 /// Answers that came since the last call.
 #[derive(Debug, Default)]
@@ -35,8 +37,14 @@ pub trait Outside {
     fn judge(&mut self, ticket: u64, container: &Arc<Container>, file: ExecFile) -> Option<Judgement>;
     /// What has come in since the last call.
     fn answers(&mut self) -> Answers;
-    /// The name of a user, in the container's own database or the host's.
-    fn user_name(&self, container: Option<&Container>, uid: u32) -> Option<Bytes>;
+    /// An account, of the container's own database or the host's.
+    fn user(&self, container: Option<&Container>, uid: u32) -> Option<User>;
+    /// The name of a group, in the container's own database or the host's.
+    fn group_name(&self, container: Option<&Container>, gid: u32) -> Option<Bytes>;
+    /// What the rules will ask for from now on: whether the environment of processes is read, and which domain names are resolved.
+    fn prepare(&mut self, needs: &Needs);
+    /// Those of the domain names that rules mention that `address` belongs to, as far as known.
+    fn domains(&self, address: IpAddr) -> &[Bytes];
     /// Realtime minus boot time, ns.
     fn epoch_offset_ns(&self) -> i64;
 }

@@ -76,12 +76,13 @@ impl<O: Outside> Pipeline<O> {
     /// A pipeline that hands its alerts to `deliver`, which must not block.
     pub fn new(
         config: PipelineConfig,
-        outside: O,
+        mut outside: O,
         rules: Arc<ActiveRules>,
         tally: Tally,
         started_boot_ns: u64,
         deliver: Box<dyn FnMut(Alert) + Send>,
     ) -> Self {
+        outside.prepare(rules.set.needs());
         let waiting = Waiting::new(config.hold_events, config.hold_time);
         Self {
             config,
@@ -218,6 +219,7 @@ impl<O: Outside> Pipeline<O> {
         self.set_throttle(throttle);
         self.waiting.set_hold_time(config.hold_time);
         self.config = config;
+        self.outside.prepare(rules.set.needs());
         std::mem::replace(&mut self.rules, rules)
     }
 
@@ -451,7 +453,7 @@ fn sight<'a>(
         previous_boot_ns: seen.previous_boot_ns,
         outside,
         arena,
-        user_name: OnceCell::new(),
+        user: OnceCell::new(),
     }
 }
 

@@ -1,14 +1,17 @@
 //! Events and a world that tests make up.
 
+use std::collections::HashMap;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use purser_rules::Needs;
 
 use crate::container::{Container, Lookup, Rootfs, Runtime};
 use crate::event::{Body, Capabilities, Event, EventType, Exec, FileIdentity, Fork, Header, Open, Task};
 use crate::manifest::{ExecFile, Judgement};
 use crate::outside::{Answers, Outside};
-use crate::process::Process;
+use crate::process::{Process, User};
 
 const TICK: u64 = 10_000_000;
 
@@ -25,6 +28,10 @@ pub(crate) struct Fake {
     pub(crate) answers: Answers,
     /// Given at once by `judge`.
     pub(crate) judgement: Option<Judgement>,
+    /// By uid, and as groups of the same name by gid.
+    pub(crate) users: HashMap<u32, User>,
+    /// By address.
+    pub(crate) domains: HashMap<IpAddr, Vec<Bytes>>,
     /// What was asked for.
     pub(crate) asked: Vec<(u64, ExecFile)>,
 }
@@ -52,8 +59,15 @@ impl Outside for Fake {
     fn answers(&mut self) -> Answers {
         std::mem::take(&mut self.answers)
     }
-    fn user_name(&self, _container: Option<&Container>, _uid: u32) -> Option<Bytes> {
-        None
+    fn user(&self, _container: Option<&Container>, uid: u32) -> Option<User> {
+        self.users.get(&uid).cloned()
+    }
+    fn group_name(&self, _container: Option<&Container>, gid: u32) -> Option<Bytes> {
+        Some(self.users.get(&gid)?.name.clone())
+    }
+    fn prepare(&mut self, _needs: &Needs) {}
+    fn domains(&self, address: IpAddr) -> &[Bytes] {
+        self.domains.get(&address).map_or(&[], Vec::as_slice)
     }
     fn epoch_offset_ns(&self) -> i64 {
         1_700_000_000_000_000_000
@@ -156,6 +170,7 @@ pub(crate) fn container(image_pending: bool) -> Container {
         name: "sample".to_owned(),
         bundle: None,
         init_pid: 0,
+        shares: None,
         created_ns: 0,
         privileged: false,
         args: Vec::new(),

@@ -275,6 +275,41 @@ fn names(directory: &Path) -> Vec<String> {
     entries.filter_map(|e| e.file_name().into_string().ok()).collect()
 }
 
+/// A runtime makes many events in the container's cgroup before it writes down the first process.
+#[test]
+fn the_first_process_is_known_however_many_events_came_before_it() {
+    if !can_run() {
+        return;
+    }
+    let directory = tempfile::tempdir().expect("directory");
+    let (written, archive) = write_image("local.test/first:1", directory.path());
+    let rig = Containerd::start().expect("containerd");
+    rig.import(&archive).expect("import");
+    let config = ContainersConfig {
+        containerd: vec![ContainerdEndpoint { socket: rig.address(), state: rig.state() }],
+        ..ContainersConfig::default()
+    };
+    let mut containers = Containers::new(&config).expect("containers");
+    let running = rig.start_container(&written.reference, &unique_name("first"), &[]).expect("container");
+    let pid = running.pid().expect("pid");
+    let (path, cgroup_id) = cgroup_of(pid);
+    // As it is before the first process: the bundle is there, and no more.
+    let (file, aside) = (running.bundle().join("init.pid"), running.bundle().join("aside"));
+    fs::rename(&file, &aside).expect("moved");
+    containers.on_cgroup_mkdir(cgroup_id, path.as_bytes(), 0);
+    for _ in 0..1000 {
+        assert_eq!(found(containers.lookup(cgroup_id, 0)).init_pid, 0);
+    }
+    fs::rename(&aside, &file).expect("moved back");
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while found(containers.lookup(cgroup_id, 0)).init_pid != pid {
+        assert!(Instant::now() < deadline, "it is never found");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    let shares = found(containers.lookup(cgroup_id, 0)).shares.expect("its namespaces");
+    assert!(!shares.pid && !shares.ipc && shares.network != Some(true), "{shares:?}");
+}
+
 #[test]
 fn an_id_used_again_is_another_container() {
     if !can_run() {

@@ -59,7 +59,8 @@ pub enum Fact<'a> {
     One(Value<'a>),
     /// So many values, to be asked for one by one with [`Facts::element`]: the elements of a list field, the ancestors
     /// of an ancestor field without index (nearest first, the process itself excluded; a further element at index
-    /// `n` does not exist), or the two ends of `fd.ip`, `fd.port`, `fd.proto`, `fd.net`.
+    /// `n` does not exist), the two ends of `fd.ip`, `fd.port`, `fd.proto`, `fd.net`, or the names of the address of
+    /// `fd.sip.name` and its like (none is an answer, too).
     Many(usize),
 }
 

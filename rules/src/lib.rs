@@ -40,7 +40,7 @@ pub fn default_sources() -> Vec<Source<'static>> {
 
 pub use alert::{Alert, AlertOptions};
 pub use catalogue::{Catalogue, Field, FieldId};
-pub use compile::{CompileError, Hint};
+pub use compile::{CompileError, Hint, service_name};
 pub use diagnostic::{Code, Diagnostic};
 pub use eval::{PathSet, TransformError, transform_type, transform_values};
 pub use event::{EventCode, EventSet};

@@ -23,6 +23,9 @@ pub struct Needs {
     pub container_only: EventSet,
     /// Events of which some rule can match a failed call.
     pub failed: EventSet,
+    /// Domain names that conditions compare addresses with (`fd.sip.name` and its like), ordered: only these have to be
+    /// resolved.
+    pub domains: Vec<String>,
 }
 
 /// Which opens are needed.
@@ -61,6 +64,7 @@ impl Needs {
             opens: Opens { read: false, write: false },
             container_only: EventSet::EMPTY,
             failed: EventSet::EMPTY,
+            domains: Vec::new(),
         }
     }
 
@@ -80,6 +84,9 @@ impl Needs {
                 needs.opens.read |= !must.open_write;
                 needs.opens.write |= !must.open_read;
             }
+            if rule.fields.iter().any(|field| DOMAIN_FIELDS.contains(field)) {
+                domains(condition, &mut needs.domains);
+            }
             if !must.container {
                 host = host.union(&rule.events);
             }
@@ -95,6 +102,8 @@ impl Needs {
         }
         needs.fields.sort_unstable();
         needs.fields.dedup();
+        needs.domains.sort_unstable();
+        needs.domains.dedup();
         if let Some(calls) = &mut needs.generic_calls {
             calls.sort_unstable();
             calls.dedup();
@@ -178,6 +187,32 @@ fn is(right: &Right, text: &str) -> bool {
         Right::Value(value, _) => value == text.as_bytes(),
         Right::List(values, _) => matches!(values.as_slice(), [value] if value == text.as_bytes()),
         Right::Operand(_) => false,
+    }
+}
+
+/// Fields that are names of an address.
+const DOMAIN_FIELDS: [FieldId; 4] =
+    [FieldId::FD_CIP_NAME, FieldId::FD_SIP_NAME, FieldId::FD_LIP_NAME, FieldId::FD_RIP_NAME];
+
+/// The names that a condition compares addresses with. What is no text resolves to nothing, and is left out.
+fn domains(expr: &Expr, found: &mut Vec<String>) {
+    match expr {
+        Expr::And(children, _) | Expr::Or(children, _) => children.iter().for_each(|child| domains(child, found)),
+        Expr::Not(child, _) => domains(child, found),
+        Expr::Check {
+            left: Operand::Field { name, .. },
+            op: Op::Eq | Op::EqEq | Op::Ne | Op::In | Op::Intersects,
+            right,
+            ..
+        } if matches!(name.as_str(), "fd.cip.name" | "fd.sip.name" | "fd.lip.name" | "fd.rip.name") => {
+            let values = match right {
+                Right::Value(value, _) => std::slice::from_ref(value),
+                Right::List(values, _) => values,
+                Right::Operand(_) => return,
+            };
+            found.extend(values.iter().filter_map(|value| String::from_utf8(value.clone()).ok()));
+        }
+        _ => {}
     }
 }
 

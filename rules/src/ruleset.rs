@@ -16,7 +16,7 @@ use crate::matches::{Matches, Outcome};
 use crate::needs::Needs;
 use crate::options::{LoadOptions, Selection, Source};
 use crate::parse::Expr;
-use crate::program::{Graph, NodeId, Scratch};
+use crate::program::{Graph, NodeId, Plan, Scratch};
 use crate::rule::{Rule, RuleIndex};
 use crate::{FieldId, select};
 
@@ -39,6 +39,7 @@ pub struct RuleSet {
 #[derive(Debug, Default)]
 struct Program {
     conditions: Vec<(NodeId, Vec<RuleIndex>)>,
+    plan: Plan,
 }
 
 /// The files cannot be used: the last diagnostic is the error.
@@ -147,17 +148,11 @@ impl RuleSet {
         matches.pending.clear();
         let program = self.by_event.get(usize::from(facts.event().number()));
         let Some(program) = program.and_then(|at| self.programs.get(usize::from(*at))) else { return };
-        if program.conditions.is_empty() {
+        if program.plan.is_empty() {
             return;
         }
         matches.scratch.start(&self.graph);
-        for (condition, rules) in &program.conditions {
-            match self.graph.evaluate(*condition, facts, &mut matches.scratch) {
-                Outcome::False => {}
-                Outcome::True => matches.matched.extend_from_slice(rules),
-                Outcome::Pending => matches.pending.extend_from_slice(rules),
-            }
-        }
+        program.plan.run(&self.graph, facts, &mut matches.scratch, &mut matches.matched, &mut matches.pending);
         matches.matched.sort_unstable();
         matches.pending.sort_unstable();
     }
@@ -244,7 +239,9 @@ impl RuleSet {
                 }
             }
             let at = self.programs.len() as u16;
-            self.programs.push(Program { conditions: conditions.into_iter().collect() });
+            let conditions: Vec<_> = conditions.into_iter().collect();
+            let plan = Plan::new(&mut self.graph, &conditions);
+            self.programs.push(Program { conditions, plan });
             self.by_event.push(at);
             known.insert(key, at);
         }

@@ -189,3 +189,32 @@ fn the_name_of_one_field_and_nothing_else() {
         assert!(error.message.contains(name) && error.unknown_filter, "{error}");
     }
 }
+
+#[test]
+fn names_that_conditions_compare_addresses_with_are_told() {
+    let text = r#"
+- list: pools
+  items: ["b.test", a.test]
+- macro: known
+  condition: (fd.sip.name in (pools) or not fd.cip.name = "c.test")
+- rule: names
+  desc: d
+  condition: evt.type=connect and known and fd.rip.name != a.test and fd.name contains other.test
+  output: o
+  priority: INFO
+- rule: off
+  desc: d
+  condition: evt.type=connect and fd.lip.name = off.test
+  output: o
+  priority: INFO
+  enabled: false
+- rule: printed
+  desc: d
+  condition: evt.type=connect and fd.sip.name exists
+  output: "%fd.sip.name"
+  priority: INFO
+"#;
+    let source = Source { name: "names", text: text.as_bytes() };
+    let (rules, _) = RuleSet::load(&[source], &LoadOptions::default()).expect("rules");
+    assert_eq!(rules.needs().domains, ["a.test", "b.test", "c.test"]);
+}

@@ -8,6 +8,8 @@ use std::os::unix::ffi::OsStringExt;
 use std::time::{Duration, Instant};
 use std::{env, fs, io, process, ptr, thread};
 
+mod stage;
+
 mod sys {
     use super::{c_char, c_int, c_long, c_uint, c_void};
 
@@ -18,6 +20,12 @@ mod sys {
         pub(super) fn waitpid(pid: c_int, status: *mut c_int, options: c_int) -> c_int;
         pub(super) fn execve(path: *const c_char, argv: *const *const c_char, envp: *const *const c_char) -> c_int;
         pub(super) fn mmap(a: *mut c_void, n: usize, prot: c_int, flags: c_int, fd: c_int, off: i64) -> *mut c_void;
+        pub(super) fn setsid() -> c_int;
+        pub(super) fn dup(fd: c_int) -> c_int;
+        pub(super) fn dup2(from: c_int, to: c_int) -> c_int;
+        pub(super) fn ioctl(fd: c_int, request: u64, ...) -> c_int;
+        pub(super) fn setgid(gid: c_uint) -> c_int;
+        pub(super) fn setuid(uid: c_uint) -> c_int;
         pub(super) fn _exit(status: c_int) -> !;
     }
 
@@ -56,6 +64,8 @@ mod sys {
     pub(super) const AT_FDCWD: i64 = -100;
     pub(super) const AT_EMPTY_PATH: i64 = 0x1000;
 }
+
+const EINPROGRESS: i64 = -115;
 
 /// A call's result as the kernel gives it.
 macro_rules! call {
@@ -153,12 +163,65 @@ fn run(command: &str, args: &[Vec<u8>]) -> io::Result<i32> {
         }
         // open-handle PATH FLAGS
         "open-handle" => open_by_handle(&name(0)?, number(1)?),
-        // connect ADDRESS: IPv4:PORT, [IPv6]:PORT or a path of a unix socket
+        // connect ADDRESS [udp|begin]: IPv4:PORT, [IPv6]:PORT or a path of a unix socket; `begin` does not wait for an answer
         "connect" => {
             let (family, address) = socket_address(&args[0])?;
-            let fd = call!(sys::SOCKET, i64::from(family), 1_i64, 0_i64);
-            call!(sys::CONNECT, fd, address.as_ptr(), address.len())
+            let kind = match text(1).as_str() {
+                "udp" => 2_i64,
+                "begin" => 1 | 0o4000,
+                _ => 1,
+            };
+            let fd = call!(sys::SOCKET, i64::from(family), kind, 0_i64);
+            match call!(sys::CONNECT, fd, address.as_ptr(), address.len()) {
+                EINPROGRESS if text(1) == "begin" => 0,
+                result => result,
+            }
         }
+        // attempt CALL [ARGUMENTS]: makes the call, whatever comes of it; an argument is a number, or @TEXT for its address
+        "attempt" => {
+            println!("{}", stage::attempt(&text(0), args.get(1..).unwrap_or_default())?);
+            0
+        }
+        // redirect ADDRESS FD: connects, and makes the socket the descriptor FD
+        "redirect" => {
+            let (family, address) = socket_address(&args[0])?;
+            let fd = call!(sys::SOCKET, i64::from(family), 2_i64, 0_i64);
+            let connected = call!(sys::CONNECT, fd, address.as_ptr(), address.len());
+            if connected < 0 { connected } else { stage::duplicate(fd as i32, number(1)? as i32) }
+        }
+        // after SECONDS COMMAND [ARGS]: the command, when the process is that much older
+        "after" => {
+            thread::sleep(Duration::from_secs_f64(text(0).parse().map_err(io::Error::other)?));
+            return run(&text(1), args.get(2..).unwrap_or_default());
+        }
+        // terminal PROGRAM [ARGS]: becomes PROGRAM, as leader of a new session with a terminal of its own
+        "terminal" => {
+            stage::terminal()?;
+            exec_path(args)
+        }
+        // user UID PROGRAM [ARGS]: becomes PROGRAM as that user and group
+        "user" => {
+            let id = number(0)? as u32;
+            // SAFETY: takes no pointers.
+            if unsafe { sys::setgid(id) != 0 || sys::setuid(id) != 0 } {
+                return Err(io::Error::last_os_error());
+            }
+            exec_path(args.get(1..).unwrap_or_default())
+        }
+        // with NAME=VALUE PROGRAM [ARGS]: becomes PROGRAM with this in its environment
+        "with" => {
+            let (name, value) = args[0].split_at(args[0].iter().position(|b| *b == b'=').unwrap_or(args[0].len()));
+            stage::set_variable(name, value.get(1..).unwrap_or_default());
+            exec_path(args.get(1..).unwrap_or_default())
+        }
+        // in DIRECTORY PROGRAM [ARGS]: becomes PROGRAM there
+        "in" => {
+            env::set_current_dir(text(0))?;
+            exec_path(args.get(1..).unwrap_or_default())
+        }
+        // batch FILE: every line of it is a program to run, its parts between tabs. The first part is the value of the
+        // variable TRIGGER in its environment, and is printed before its status. Lines that begin with & run beside the others.
+        "batch" => return stage::batch(&fs::read(text(0))?),
         // uring-open PATH FLAGS
         "uring-open" => {
             let path = name(0)?;
@@ -208,6 +271,8 @@ fn run(command: &str, args: &[Vec<u8>]) -> io::Result<i32> {
             }
             0
         }
+        // Under another name it plays that program: whatever its arguments, it has been run with them.
+        _ if env::args_os().next().is_some_and(|own| !own.as_encoded_bytes().ends_with(b"payload")) => return Ok(0),
         other => return Err(io::Error::other(format!("no such command: {other}"))),
     };
     println!("{result}");
@@ -246,7 +311,13 @@ fn exec_fd(fd: c_int, name: &[Vec<u8>], args: &[Vec<u8>]) -> i64 {
     )
 }
 
+/// Becomes `args[0]`; one without a slash is looked for beside this program.
 fn exec_path(args: &[Vec<u8>]) -> i64 {
+    let mut args = args.to_vec();
+    if let Some(name) = args.first_mut().filter(|name| !name.contains(&b'/')) {
+        let Some(beside) = env::current_exe().ok().and_then(|own| Some(own.parent()?.to_owned())) else { return -2 };
+        *name = [beside.into_os_string().into_vec(), name.clone()].join(&b'/');
+    }
     let argv = pointers(args.iter().cloned());
     let envp = environment();
     // SAFETY: both arrays end with a null pointer and live on.

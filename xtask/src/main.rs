@@ -60,7 +60,10 @@ enum Task {
         binary: Option<PathBuf>,
     },
     /// Measure what the agent costs, as a Markdown table.
+    #[command(args_conflicts_with_subcommands = true)]
     Bench {
+        #[command(subcommand)]
+        part: Option<BenchPart>,
         /// Write the figures as JSON to this file, too.
         #[arg(long, value_name = "FILE")]
         json: Option<PathBuf>,
@@ -83,6 +86,19 @@ enum Task {
     Docs,
 }
 
+#[derive(Debug, Subcommand)]
+enum BenchPart {
+    /// Only the rules engine: upstream's rules on recorded events, without privileges.
+    Rules {
+        /// Write the figures as JSON to this file, too.
+        #[arg(long, value_name = "FILE")]
+        json: Option<PathBuf>,
+        /// Rounds, each with the rules and with ten copies of them.
+        #[arg(long, default_value_t = 11, value_parser = clap::value_parser!(u32).range(1..))]
+        rounds: u32,
+    },
+}
+
 fn main() -> ExitCode {
     let done = match Cli::parse().task {
         Task::Setup => setup::install(setup::Purpose::Everything).map(|()| true),
@@ -93,7 +109,10 @@ fn main() -> ExitCode {
         Task::Run { args } => build::run(&args).map(|()| true),
         Task::Test { quick } => test::run(quick),
         Task::Demo { json, binary } => demo::run(binary, json),
-        Task::Bench { json, rounds, binary } => bench::run(binary, json.as_deref(), rounds).map(|()| true),
+        Task::Bench { part: Some(BenchPart::Rules { json, rounds }), .. } => {
+            bench::rules::run(json.as_deref(), rounds).map(|()| true)
+        }
+        Task::Bench { part: None, json, rounds, binary } => bench::run(binary, json.as_deref(), rounds).map(|()| true),
         Task::Fuzz { target, seconds } => fuzz::run(target, seconds).map(|()| true),
         Task::Docs => build::docs().map(|()| true),
     };

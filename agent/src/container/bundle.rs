@@ -228,10 +228,12 @@ fn pod(note: &BTreeMap<String, String>, cut: &mut Cut) -> Option<Pod> {
     let namespace =
         value(&["io.kubernetes.cri.sandbox-namespace", "io.kubernetes.cri-o.Namespace"], "io.kubernetes.pod.namespace");
     let uid = value(&["io.kubernetes.cri.sandbox-uid"], "io.kubernetes.pod.uid");
+    let sandbox_id = value(&["io.kubernetes.cri.sandbox-id", "io.kubernetes.cri-o.SandboxID"], "");
     Some(Pod {
         name,
         namespace: namespace.unwrap_or_default(),
         uid: uid.unwrap_or_default(),
+        sandbox_id: sandbox_id.unwrap_or_default(),
         labels: cut.pairs(labels),
     })
 }

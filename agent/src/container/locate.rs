@@ -16,7 +16,7 @@ use serde::Deserialize;
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 use super::{
-    Container, ContainersConfig, Counters, Error, Rootfs, Runtime,
+    Container, ContainersConfig, Counters, Error, Rootfs, Runtime, Shares,
     bundle::{Bundle, cgroup_of},
     cgroup::{Candidate, Hierarchy, candidate},
     claim::{self, Claim},
@@ -24,6 +24,11 @@ use super::{
     read,
     reference::is_hex,
 };
+
+/// `PROC_PID_INIT_INO` (`include/uapi/linux/nsfs.h`): the number of the initial pid namespace.
+const PID_INIT_INO: u32 = 0xEFFF_FFFC;
+/// `PROC_IPC_INIT_INO`
+const IPC_INIT_INO: u32 = 0xEFFF_FFFF;
 
 /// `state.json` holds the whole libcontainer configuration.
 const MAX_STATE: u64 = 8 << 20;
@@ -164,6 +169,9 @@ impl Locator {
     pub(crate) fn complete(&self, container: &mut Container) -> bool {
         if container.init_pid == 0 {
             container.init_pid = self.init_pid(container);
+        }
+        if container.init_pid != 0 && container.shares.is_none() {
+            container.shares = self.shares(container.init_pid);
         }
         // conmon, the parent of the first process, is the only one to say the name without the storage's lists.
         if container.init_pid != 0
@@ -325,6 +333,7 @@ impl Locator {
             name: bundle.name.unwrap_or_else(|| id.to_owned()),
             bundle: Some(self.open_path(dir)),
             init_pid: state.map_or(0, |s| s.init_pid),
+            shares: None,
             created_ns: created.unwrap_or(0),
             privileged: bundle.privileged,
             args: bundle.args,
@@ -422,6 +431,23 @@ impl Locator {
                 Some(state.init_pid)
             })
             .unwrap_or(0)
+    }
+
+    /// A bundle cannot say it: a pod's container is put into its sandbox's namespaces, and those may be the host's.
+    fn shares(&self, init_pid: u32) -> Option<Shares> {
+        let namespace = |pid: u32, name: &str| {
+            let link = fs::read_link(self.proc.join(pid.to_string()).join("ns").join(name)).ok()?;
+            let number: u32 = link.to_str()?.split_once('[')?.1.strip_suffix(']')?.parse().ok()?;
+            Some(number)
+        };
+        // The initial network namespace has no number of its own before Linux 6.18, and looking at that of pid 1 takes all of
+        // its capabilities.
+        let (own, host) = (namespace(init_pid, "net"), namespace(1, "net"));
+        Some(Shares {
+            pid: namespace(init_pid, "pid")? == PID_INIT_INO,
+            network: own.zip(host).map(|(own, host)| own == host),
+            ipc: namespace(init_pid, "ipc")? == IPC_INIT_INO,
+        })
     }
 
     /// What the root is mounted from. The host's own view comes first: a container with enough power can

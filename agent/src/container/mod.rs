@@ -161,6 +161,8 @@ pub struct Container {
     pub bundle: Option<PathBuf>,
     /// Host pid of its first process, 0 = unknown.
     pub init_pid: u32,
+    /// Which namespaces of the host it is in; `None` while its first process is not known.
+    pub shares: Option<Shares>,
     /// Created, ns since the epoch; 0 = unknown.
     pub created_ns: i64,
     /// All capabilities and no confinement.
@@ -244,6 +246,17 @@ pub struct Mount {
     pub kind: String,
 }
 
+/// Namespaces that a container shares with the host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Shares {
+    /// The pid namespace.
+    pub pid: bool,
+    /// The network namespace; `None` where the agent may not look at the host's.
+    pub network: Option<bool>,
+    /// The IPC namespace.
+    pub ipc: bool,
+}
+
 /// A pod as the bundle's annotations say.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Pod {
@@ -253,6 +266,8 @@ pub struct Pod {
     pub namespace: String,
     /// Uid.
     pub uid: String,
+    /// Id of its sandbox container; empty where unknown.
+    pub sandbox_id: String,
     /// Labels, sorted.
     pub labels: Vec<(String, String)>,
 }

@@ -23,8 +23,12 @@ const KEEP_REMOVED: Duration = Duration::from_secs(10);
 /// When a cgroup without evidence is looked at again: its first processes can run before the runtime has
 /// written its state.
 const LOOK_AGAIN: [Duration; 3] = [Duration::from_millis(20), Duration::from_millis(500), Duration::from_secs(5)];
-/// How often the root mount and first process of a new container are looked for.
-const MAX_COMPLETIONS: u8 = 8;
+/// How often the root mount and first process of a new container are looked for: at its next event, then after a
+/// millisecond, and after twice as long each time, for four seconds in all. A runtime causes many events in the container's
+/// cgroup before it writes these down.
+const MAX_COMPLETIONS: u8 = 13;
+/// The first of those waits.
+const COMPLETE_AGAIN: Duration = Duration::from_millis(1);
 /// A question that found the queue full is asked again after this long.
 const ASK_AGAIN: Duration = Duration::from_secs(1);
 
@@ -96,6 +100,17 @@ struct Owner {
     alive: Arc<()>,
     complete: bool,
     completions: u8,
+    completed: Instant,
+}
+
+impl Owner {
+    fn is_to_be_completed(&self) -> bool {
+        let wait = match self.completions {
+            0 => Duration::ZERO,
+            tries => COMPLETE_AGAIN * (1 << (tries - 1)),
+        };
+        !self.complete && self.completions < MAX_COMPLETIONS && self.completed.elapsed() >= wait
+    }
 }
 
 impl Containers {
@@ -228,8 +243,9 @@ impl Containers {
 
     fn owned(&mut self, id: u64) -> Lookup {
         let Some(owner) = self.owners.get_mut(&id) else { return Lookup::Unknown };
-        if !owner.complete && owner.completions < MAX_COMPLETIONS {
+        if owner.is_to_be_completed() {
             owner.completions += 1;
+            owner.completed = Instant::now();
             let mut container = Container::clone(&owner.shared);
             owner.complete = self.locator.complete(&mut container);
             if container != *owner.shared {
@@ -318,7 +334,10 @@ impl Containers {
         let shared = Arc::new(container);
         self.counters.identified += 1;
         self.by_path.insert(own_path.clone(), own);
-        self.owners.insert(own, Owner { shared, engine, alive: Arc::new(()), complete, completions: 0 });
+        self.owners.insert(
+            own,
+            Owner { shared, engine, alive: Arc::new(()), complete, completions: 0, completed: Instant::now() },
+        );
         if own != id {
             self.cgroups.insert(own, Entry { path: own_path, state: State::Owned(own) });
         }

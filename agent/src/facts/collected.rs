@@ -34,9 +34,10 @@ const WAITS: &[FieldId] = &[
 const ABSENT_PARAMETERS: &[(&[&str], &[&str])] = &[
     (
         &["execve", "execveat", "clone", "clone3", "fork", "vfork"],
-        &["cgroups", "fdlimit", "flags", "pgft_maj", "pgft_min", "vm_rss", "vm_size", "vm_swap"],
+        &["cgroups", "fdlimit", "pgft_maj", "pgft_min", "vm_rss", "vm_size", "vm_swap"],
     ),
-    (&["execve", "execveat"], &["cap_effective", "cap_inheritable", "cap_permitted"]),
+    (&["clone", "clone3", "fork", "vfork"], &["flags"]),
+    (&["openat2"], &["resolve"]),
     (&["clone", "clone3", "fork", "vfork"], &["pidns_init_start_ts"]),
     (&["procexit"], &["reaper_tid"]),
 ];
@@ -82,7 +83,6 @@ const ABSENT: &[(&str, &[FieldId])] = &[
             FieldId::EVT_INFRA_DOCKER_CONTAINER_IMAGE,
         ],
     ),
-    ("environments of ancestors are not kept", &[FieldId::PROC_AENV]),
     (
         "the start of a pid namespace is not recorded",
         &[FieldId::PROC_EXE_INO_CTIME_DURATION_PIDNS_START, FieldId::PROC_PIDNS_INIT_START_TS],
@@ -125,15 +125,6 @@ const ABSENT: &[(&str, &[FieldId])] = &[
     (
         "cgroup v1 names are not read; containers are known by cgroup v2 id",
         &[FieldId::THREAD_CGROUPS, FieldId::THREAD_CGROUP],
-    ),
-    ("of user data only names are looked up", &[FieldId::USER_HOMEDIR, FieldId::USER_SHELL, FieldId::GROUP_NAME]),
-    (
-        "service names of ports are not looked up",
-        &[FieldId::FD_CPROTO, FieldId::FD_SPROTO, FieldId::FD_LPROTO, FieldId::FD_RPROTO],
-    ),
-    (
-        "domain names of addresses are not looked up",
-        &[FieldId::FD_CIP_NAME, FieldId::FD_SIP_NAME, FieldId::FD_LIP_NAME, FieldId::FD_RIP_NAME],
     ),
     (
         "needs events of calls on two paths (rename, link, symlink), which the sensor does not deliver",
@@ -184,14 +175,6 @@ const ABSENT: &[(&str, &[FieldId])] = &[
     (
         "the runtime is not asked for the network of a container",
         &[FieldId::CONTAINER_IP, FieldId::CONTAINER_CNI_JSON, FieldId::K8S_POD_IP, FieldId::K8S_POD_CNI_JSON],
-    ),
-    (
-        "namespaces shared with the host are not read from the bundle",
-        &[FieldId::CONTAINER_HOST_PID, FieldId::CONTAINER_HOST_NETWORK, FieldId::CONTAINER_HOST_IPC],
-    ),
-    (
-        "the pod's sandbox is not told apart from its containers in alerts",
-        &[FieldId::K8S_POD_SANDBOX_ID, FieldId::K8S_POD_FULL_SANDBOX_ID],
     ),
     ("signatures of manifests are not checked", &[FieldId::MANIFEST_SIGNER, FieldId::MANIFEST_ISSUER]),
     (

@@ -3,7 +3,7 @@
 use purser_rules::{Arg, Fact, FieldId, FieldRef};
 
 use super::{NOT_APPLICABLE, NOT_COLLECTED, Sight, UNKNOWN, boolean, text_or_missing, unsigned};
-use crate::container::{Container, Reference, short_id};
+use crate::container::{Container, Pod, Reference, short_id};
 
 impl Sight<'_> {
     pub(super) fn container_fact(&self, field: FieldRef<'_>) -> Option<Fact<'_>> {
@@ -50,6 +50,11 @@ impl Sight<'_> {
             FieldId::CONTAINER_DURATION if container.created_ns > 0 => {
                 unsigned(self.epoch_ns().saturating_sub(container.created_ns as u64))
             }
+            FieldId::CONTAINER_HOST_PID => container.shares.map_or(UNKNOWN, |shares| boolean(shares.pid)),
+            FieldId::CONTAINER_HOST_NETWORK => {
+                container.shares.and_then(|shares| shares.network).map_or(UNKNOWN, boolean)
+            }
+            FieldId::CONTAINER_HOST_IPC => container.shares.map_or(UNKNOWN, |shares| boolean(shares.ipc)),
             FieldId::CONTAINER_MOUNTS => {
                 let mounts: Vec<String> = container.mounts.iter().map(mount_text).collect();
                 self.keep_text(mounts.join(",").as_bytes())
@@ -60,11 +65,11 @@ impl Sight<'_> {
             FieldId::CONTAINER_MOUNT_MODE => self.mount(field, container, |m| m.options.join(",")),
             FieldId::CONTAINER_MOUNT_RDWR => self.mount(field, container, |m| (!read_only(m)).to_string()),
             FieldId::CONTAINER_MOUNT_PROPAGATION => self.mount(field, container, propagation),
-            FieldId::K8S_POD_NAME => text_or_missing(container.pod.as_ref().map(|pod| pod.name.as_str())),
-            FieldId::K8S_NS_NAME => text_or_missing(container.pod.as_ref().map(|pod| pod.namespace.as_str())),
-            FieldId::K8S_POD_UID | FieldId::K8S_POD_ID => {
-                text_or_missing(container.pod.as_ref().map(|pod| pod.uid.as_str()))
-            }
+            FieldId::K8S_POD_NAME => of_pod(container, |pod| &pod.name, b"io.kubernetes.pod.name"),
+            FieldId::K8S_NS_NAME => of_pod(container, |pod| &pod.namespace, b"io.kubernetes.pod.namespace"),
+            FieldId::K8S_POD_UID | FieldId::K8S_POD_ID => of_pod(container, |pod| &pod.uid, b"io.kubernetes.pod.uid"),
+            FieldId::K8S_POD_SANDBOX_ID => sandbox(container, short_id),
+            FieldId::K8S_POD_FULL_SANDBOX_ID => sandbox(container, |id| id),
             FieldId::K8S_POD_LABEL => match (field.arg, &container.pod) {
                 (Arg::Key(key), Some(pod)) => label(&pod.labels, key),
                 _ => UNKNOWN,
@@ -102,6 +107,20 @@ impl Sight<'_> {
         };
         found.map_or(UNKNOWN, |mount| self.keep_text(text(mount).as_bytes()))
     }
+}
+
+/// What the bundle says of the pod; else the label that the kubelet gives to containers of runtimes without such bundles.
+fn of_pod<'a>(container: &'a Container, part: fn(&Pod) -> &String, key: &[u8]) -> Fact<'a> {
+    match container.pod.as_ref().map(part).filter(|text| !text.is_empty()) {
+        Some(text) => Fact::text(text.as_bytes()),
+        None => label(&container.labels, key),
+    }
+}
+
+/// The sandbox of the container's pod: the container itself, where it is the sandbox.
+fn sandbox(container: &Container, form: fn(&str) -> &str) -> Fact<'_> {
+    let id = container.pod.as_ref().map(|pod| if container.sandbox { &container.id } else { &pod.sandbox_id });
+    text_or_missing(id.filter(|id| !id.is_empty()).map(|id| form(id)))
 }
 
 /// A part of a reference; an absent one is empty.

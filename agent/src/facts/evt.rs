@@ -6,7 +6,7 @@ use std::sync::OnceLock;
 use purser_rules::{Arg, EventCode, Fact, FieldId, FieldRef, Value};
 
 use super::{NOT_APPLICABLE, Sight, boolean, signed, unsigned};
-use crate::event::{Body, Connect, EventType, Open};
+use crate::event::{Body, Connect, EventType, FileIdentity, Open};
 
 const NS: u64 = 1_000_000_000;
 
@@ -215,7 +215,7 @@ impl Sight<'_> {
             b"ptid" => Parameter::signed(task.parent_tgid.into()),
             b"cwd" => Parameter::text(&self.process.program.cwd),
             b"comm" => Parameter::text(self.process.comm()),
-            b"tty" => Parameter::unsigned(task.tty.into()),
+            b"tty" => Parameter::unsigned(super::fd::device(task.tty).into()),
             b"vpgid" => Parameter::signed(task.vpgid.into()),
             b"pgid" => Parameter::signed(task.pgid.into()),
             b"loginuid" => Parameter::signed((task.loginuid as i32).into()),
@@ -233,6 +233,13 @@ impl Sight<'_> {
                 b"env" => {
                     Some(Parameter::text(&exec.envp.split(|b| *b == 0).collect::<Vec<_>>().join(&b' ')).into_owned())
                 }
+                b"flags" => {
+                    let flags = self.exec_flags(&exec.file);
+                    Some(Parameter { text: flag_text(&EXEC_FLAGS, flags).into(), raw: Some(Raw::Unsigned(flags)) })
+                }
+                b"cap_inheritable" => Some(Parameter::hexadecimal(task.capabilities.inheritable)),
+                b"cap_permitted" => Some(Parameter::hexadecimal(task.capabilities.permitted)),
+                b"cap_effective" => Some(Parameter::hexadecimal(task.capabilities.effective)),
                 b"exe_ino" => Some(Parameter::unsigned(exec.file.ino)),
                 b"exe_ino_ctime" => Some(Parameter::unsigned(exec.file.ctime_ns as u64)),
                 b"exe_ino_mtime" => Some(Parameter::unsigned(exec.file.mtime_ns as u64)),
@@ -255,23 +262,30 @@ impl Sight<'_> {
         }
     }
 
+    fn exec_flags(&self, file: &FileIdentity) -> u64 {
+        let upper = file.in_layer(|overlay| overlay.upper) == Some(true);
+        let lower = file.in_layer(|overlay| !overlay.upper) == Some(true);
+        let set = [(self.may_write(file), 1), (upper, 2), (file.memfd, 4), (lower, 8)];
+        set.iter().filter(|(is_set, _)| *is_set).map(|(_, flag)| flag).sum()
+    }
+
     fn open_parameter(&self, open: &Open, name: &[u8]) -> Option<Parameter<'_>> {
         Some(match name {
             b"fd" => descriptor(open.result, b'f', self.name),
             b"dirfd" if open.dirfd == -100 => {
                 Parameter { text: Cow::Borrowed(b"AT_FDCWD"), raw: Some(Raw::Signed(-100)) }
             }
-            b"dirfd" | b"mountfd" => descriptor(open.dirfd.into(), b'd', &[]),
+            b"dirfd" => descriptor(open.dirfd.into(), b'd', &open.dir),
+            b"mountfd" => descriptor(open.dirfd.into(), b'd', &[]),
             b"name" | b"path" => Parameter::text(if open.name.is_empty() { self.name } else { self.keep(&open.name) }),
             b"flags" | b"creat_flags" => {
                 let flags = falco_open_flags(open);
-                Parameter { text: flag_names(&OPEN_FLAGS, flags).into(), raw: Some(Raw::Unsigned(flags)) }
+                Parameter { text: flag_text(&OPEN_FLAGS, flags).into(), raw: Some(Raw::Unsigned(flags)) }
             }
             b"mode" => {
                 let mode = if takes_mode(open) { open.mode } else { 0 };
                 Parameter { text: Cow::Owned(format!("{mode:o}").into_bytes()), raw: Some(Raw::Unsigned(mode.into())) }
             }
-            b"resolve" => Parameter::unsigned(0),
             b"dev" => {
                 let dev = open.file.map_or(0, |file| super::fd::device(file.dev));
                 Parameter { text: Cow::Owned(format!("{dev:X}").into_bytes()), raw: Some(Raw::Unsigned(dev.into())) }
@@ -323,6 +337,10 @@ impl<'a> Parameter<'a> {
         Self { text: Cow::Owned(value.to_string().into_bytes()), raw: Some(Raw::Unsigned(value)) }
     }
 
+    fn hexadecimal(value: u64) -> Self {
+        Self { text: Cow::Owned(format!("{value:X}").into_bytes()), raw: Some(Raw::Unsigned(value)) }
+    }
+
     fn into_owned(self) -> Parameter<'static> {
         Parameter { text: Cow::Owned(self.text.into_owned()), raw: self.raw }
     }
@@ -363,6 +381,10 @@ pub(super) fn opens_for_writing(open: &Open) -> bool {
     matches!(open.flags as i32 & libc::O_ACCMODE, libc::O_WRONLY | libc::O_RDWR)
         && open.flags as i32 & libc::O_PATH == 0
 }
+
+/// Names and values of what upstream says of an executable (libs `flags_table.c`, `execve_flags`).
+const EXEC_FLAGS: [(&str, u64); 4] =
+    [("EXE_WRITABLE", 1), ("EXE_UPPER_LAYER", 2), ("EXE_FROM_MEMFD", 4), ("EXE_LOWER_LAYER", 8)];
 
 /// Names and values of open flags as upstream prints them (libs `flags_table.c`, `file_flags`), in its order.
 const OPEN_FLAGS: [(&str, u64); 17] = [
@@ -420,7 +442,8 @@ fn falco_open_flags(open: &Open) -> u64 {
     out
 }
 
-fn flag_names(table: &[(&str, u64)], flags: u64) -> Vec<u8> {
+/// Names of flags, or the number where none has a name.
+fn flag_text(table: &[(&str, u64)], flags: u64) -> Vec<u8> {
     let mut rest = flags;
     let mut names: Vec<&str> = Vec::new();
     for (name, value) in table {
@@ -429,7 +452,7 @@ fn flag_names(table: &[(&str, u64)], flags: u64) -> Vec<u8> {
             rest &= !value;
         }
     }
-    names.join("|").into_bytes()
+    if names.is_empty() { format!("{flags:X}").into_bytes() } else { names.join("|").into_bytes() }
 }
 
 /// `SUCCESS`, or the name of the error.

@@ -23,7 +23,8 @@ impl Sight<'_> {
     fn file_fact(&self, field: FieldId, open: &Open) -> Fact<'_> {
         let file = |value: fn(&FileIdentity) -> Fact<'static>| open.file.as_ref().map_or(NOT_APPLICABLE, value);
         match field {
-            FieldId::FD_NUM => signed(open.result),
+            // A call that failed made no descriptor, whatever its error.
+            FieldId::FD_NUM => signed(open.result.max(-1)),
             FieldId::FD_TYPE => Fact::text(if is_directory(open) { b"directory" } else { b"file" }),
             FieldId::FD_TYPECHAR => Fact::text(if is_directory(open) { b"d" } else { b"f" }),
             FieldId::FD_NAME => Fact::text(self.name),
@@ -87,7 +88,9 @@ impl Sight<'_> {
                 Some(b'u') => Fact::text(b"unix"),
                 _ => NOT_APPLICABLE,
             },
-            FieldId::FD_NAME | FieldId::FD_NAMERAW => self.keep_text(&self.socket_name()),
+            FieldId::FD_NAME => self.keep_text(&self.socket_name()),
+            // Only a file has a name that was passed.
+            FieldId::FD_NAMERAW => Fact::text(b""),
             FieldId::FD_IP | FieldId::FD_PORT | FieldId::FD_NET | FieldId::FD_PROTO => Fact::Many(2),
             FieldId::FD_CIP | FieldId::FD_LIP | FieldId::FD_CNET | FieldId::FD_LNET => address(local),
             FieldId::FD_SIP | FieldId::FD_RIP | FieldId::FD_SNET | FieldId::FD_RNET => address(remote),
@@ -105,14 +108,10 @@ impl Sight<'_> {
             FieldId::FD_NAME_CHANGED => boolean(true),
             FieldId::FD_UID => self.keep_text(format!("{}{}", self.event.task.tid, connect.fd).as_bytes()),
             FieldId::FD_CONTAINERNAME => self.with_container_id(&self.socket_name()),
-            FieldId::FD_CIP_NAME
-            | FieldId::FD_SIP_NAME
-            | FieldId::FD_LIP_NAME
-            | FieldId::FD_RIP_NAME
-            | FieldId::FD_CPROTO
-            | FieldId::FD_SPROTO
-            | FieldId::FD_LPROTO
-            | FieldId::FD_RPROTO => NOT_COLLECTED,
+            FieldId::FD_CIP_NAME | FieldId::FD_LIP_NAME => self.domains(local),
+            FieldId::FD_SIP_NAME | FieldId::FD_RIP_NAME => self.domains(remote),
+            FieldId::FD_CPROTO | FieldId::FD_LPROTO => self.service(local),
+            FieldId::FD_SPROTO | FieldId::FD_RPROTO => self.service(remote),
             _ => NOT_APPLICABLE,
         }
     }
@@ -126,6 +125,32 @@ impl Sight<'_> {
             FieldId::FD_IP | FieldId::FD_NET => Fact::One(Value::Ip(end.ip())),
             _ => unsigned(end.port().into()),
         }
+    }
+
+    /// The usual name of a port; its number where it has none.
+    fn service(&self, end: Option<SocketAddr>) -> Fact<'_> {
+        let Some(end) = end else { return UNKNOWN };
+        match purser_rules::service_name(end.port()) {
+            Some(name) => Fact::text(name.as_bytes()),
+            None => self.keep_text(end.port().to_string().as_bytes()),
+        }
+    }
+
+    /// The names of an address that rules mention: an address may have several of them, or none.
+    fn domains(&self, end: Option<SocketAddr>) -> Fact<'_> {
+        let Some(end) = end else { return UNKNOWN };
+        match self.outside.domains(end.ip()) {
+            [only] => Fact::text(only),
+            several => Fact::Many(several.len()),
+        }
+    }
+
+    /// One of several names of an address.
+    pub(super) fn domain(&self, field: FieldId, index: usize) -> Fact<'_> {
+        let Body::Connect(connect) = &self.event.body else { return NOT_APPLICABLE };
+        let is_local = matches!(field, FieldId::FD_CIP_NAME | FieldId::FD_LIP_NAME);
+        let end = inet(if is_local { &connect.local } else { &connect.remote });
+        end.and_then(|end| self.outside.domains(end.ip()).get(index)).map_or(UNKNOWN, |name| Fact::text(name))
     }
 
     /// `4`, `6` or `u` for a socket.

@@ -1,5 +1,5 @@
 //! What rules see of an event: [`Sight`] answers each field of the catalogue from the event, its process, its
-//! container and its verdict. One file per class of fields. It reads nothing from the machine but user names,
+//! container and its verdict. One file per class of fields. It reads nothing from the machine but user databases and domain names,
 //! and those through [`Outside`].
 
 pub mod collected;
@@ -25,7 +25,7 @@ pub use names::Names;
 use crate::container::Container;
 use crate::event::Event;
 use crate::outside::Outside;
-use crate::process::{Process, ProcessTable};
+use crate::process::{Process, ProcessTable, User};
 
 /// Where a process's ancestors are found.
 #[derive(Debug, Clone, Copy)]
@@ -56,12 +56,12 @@ pub struct Sight<'a> {
     pub started_boot_ns: u64,
     /// The previous event, ns since boot; 0 for the first.
     pub previous_boot_ns: u64,
-    /// For user names.
+    /// For users, groups and domain names.
     pub outside: &'a dyn Outside,
     /// Composed texts live here until the event is done.
     pub arena: &'a Bump,
-    /// The user's name, asked for once.
-    pub user_name: OnceCell<Option<bytes::Bytes>>,
+    /// The user's account, asked for once.
+    pub user: OnceCell<Option<User>>,
 }
 
 impl std::fmt::Debug for Sight<'_> {
@@ -108,6 +108,9 @@ impl Facts for Sight<'_> {
     fn element(&self, field: FieldRef<'_>, index: usize) -> Fact<'_> {
         match field.id {
             FieldId::FD_IP | FieldId::FD_PORT | FieldId::FD_NET | FieldId::FD_PROTO => self.fd_end(field.id, index),
+            FieldId::FD_CIP_NAME | FieldId::FD_SIP_NAME | FieldId::FD_LIP_NAME | FieldId::FD_RIP_NAME => {
+                self.domain(field.id, index)
+            }
             _ => self.ancestor_fact(field.id, index),
         }
     }

@@ -5,7 +5,8 @@ use std::borrow::Cow;
 use purser_rules::{Arg, Fact, FieldId, FieldRef};
 
 use super::{Lineage, NOT_APPLICABLE, NOT_COLLECTED, Sight, UNKNOWN, boolean, signed, unsigned};
-use crate::process::{Process, trim_nul};
+use crate::event::{Body, FileIdentity};
+use crate::process::{Process, User, trim_nul};
 
 impl Sight<'_> {
     pub(super) fn proc_fact(&self, field: FieldRef<'_>) -> Option<Fact<'_>> {
@@ -36,17 +37,17 @@ impl Sight<'_> {
             FieldId::PROC_CMDLENARGS => unsigned(program.args().map(|arg| arg.len() as u64).sum()),
             FieldId::PROC_ENV => match field.arg {
                 Arg::Key(name) => Fact::text(variable(&program.envp, name)),
-                _ => self.keep_text(&program.envp.split(|b| *b == 0).collect::<Vec<_>>().join(&b' ')),
+                _ => self.environment(process),
             },
             FieldId::PROC_CWD => {
                 // Falco's working directories end with a slash.
-                let mut cwd = program.cwd.to_vec();
+                let mut cwd = self.working_directory().to_vec();
                 if !cwd.is_empty() && cwd.last() != Some(&b'/') {
                     cwd.push(b'/');
                 }
                 self.keep_text(&cwd)
             }
-            FieldId::PROC_TTY => unsigned(process.tty.into()),
+            FieldId::PROC_TTY => unsigned(super::fd::device(process.tty).into()),
             FieldId::PROC_PID => signed(process.key.tgid.into()),
             FieldId::PROC_VPID => signed(process.vtgid.into()),
             FieldId::PROC_SID => signed(process.sid.into()),
@@ -67,12 +68,13 @@ impl Sight<'_> {
             | FieldId::PROC_ACMDLINE
             | FieldId::PROC_APID
             | FieldId::PROC_AENV => match field.arg {
+                Arg::Key(name) => self.variable_of_ancestors(name),
                 Arg::Index(0) => self.of_process(field.id, process),
                 Arg::Index(index) => usize::try_from(index)
                     .ok()
                     .and_then(|index| self.ancestor(index - 1))
                     .map_or(UNKNOWN, |ancestor| self.of_process(field.id, ancestor)),
-                _ => Fact::Many(self.ancestor_count()),
+                Arg::None => Fact::Many(self.ancestor_count()),
             },
             FieldId::PROC_AARGS => match field.arg {
                 Arg::Index(0) => self.keep_text(&program.args_joined()),
@@ -82,35 +84,25 @@ impl Sight<'_> {
                     .map_or(UNKNOWN, |ancestor| self.keep_text(&ancestor.program.args_joined())),
                 _ => NOT_APPLICABLE,
             },
-            FieldId::PROC_SNAME => self.by_pid(process.sid, |leader| Fact::text(leader.comm())),
-            FieldId::PROC_SID_EXE => self.by_pid(process.sid, |leader| Fact::text(leader.program.exe())),
-            FieldId::PROC_SID_EXEPATH => self.by_pid(process.sid, |leader| Fact::text(&leader.program.path)),
+            FieldId::PROC_SNAME => self.leader(|p| p.sid, |leader| Fact::text(leader.comm())),
+            FieldId::PROC_SID_EXE => self.leader(|p| p.sid, |leader| Fact::text(leader.program.exe())),
+            FieldId::PROC_SID_EXEPATH => self.leader(|p| p.sid, |leader| Fact::text(&leader.program.path)),
             // The group leader is one process, whichever namespace numbers it.
             FieldId::PROC_PGID_NAME | FieldId::PROC_VPGID_NAME => {
-                self.by_pid(process.pgid, |leader| Fact::text(leader.comm()))
+                self.leader(|p| p.pgid, |leader| Fact::text(leader.comm()))
             }
             FieldId::PROC_PGID_EXE | FieldId::PROC_VPGID_EXE => {
-                self.by_pid(process.pgid, |leader| Fact::text(leader.program.exe()))
+                self.leader(|p| p.pgid, |leader| Fact::text(leader.program.exe()))
             }
             FieldId::PROC_PGID_EXEPATH | FieldId::PROC_VPGID_EXEPATH => {
-                self.by_pid(process.pgid, |leader| Fact::text(&leader.program.path))
+                self.leader(|p| p.pgid, |leader| Fact::text(&leader.program.path))
             }
             FieldId::PROC_LOGINSHELLID => self.login_shell().map_or(UNKNOWN, |shell| signed(shell.key.tgid.into())),
             FieldId::PROC_DURATION => unsigned(self.age(process)),
             FieldId::PROC_PPID_DURATION => self.of_parent(|parent| unsigned(self.age(parent))),
             FieldId::PROC_PID_TS => unsigned(self.epoch_of(process.start_boottime_ns)),
             FieldId::PROC_PPID_TS => self.of_parent(|parent| unsigned(self.epoch_of(parent.start_boottime_ns))),
-            FieldId::PROC_IS_EXE_WRITABLE => program.file.map_or(UNKNOWN, |file| {
-                let bit = if task.euid == file.uid {
-                    0o200
-                } else if task.egid == file.gid {
-                    0o020
-                } else {
-                    0o002
-                };
-                // No bit stops root (CAP_DAC_OVERRIDE).
-                boolean(task.euid == 0 || file.mode & bit != 0)
-            }),
+            FieldId::PROC_IS_EXE_WRITABLE => program.file.map_or(UNKNOWN, |file| boolean(self.may_write(&file))),
             FieldId::PROC_IS_EXE_UPPER_LAYER => self.exe_in_layer(|overlay| overlay.upper),
             FieldId::PROC_IS_EXE_LOWER_LAYER => self.exe_in_layer(|overlay| !overlay.upper),
             FieldId::PROC_IS_EXE_FROM_MEMFD => boolean(program.file.is_some_and(|file| file.memfd)),
@@ -135,19 +127,32 @@ impl Sight<'_> {
             }
             // The effective ids, as upstream: what decides what the process may do.
             FieldId::USER_UID => unsigned(task.euid.into()),
-            FieldId::USER_NAME => Fact::text(
-                self.user_name
-                    .get_or_init(|| self.outside.user_name(self.container, task.euid))
-                    .as_deref()
-                    .unwrap_or(if task.euid == 0 { b"root" } else { b"<NA>" }),
-            ),
+            FieldId::USER_NAME => match (self.user(), task.euid) {
+                (Some(user), _) => Fact::text(&user.name),
+                (None, 0) => Fact::text(b"root"),
+                _ => Fact::text(b"<NA>"),
+            },
+            FieldId::USER_HOMEDIR => match (self.user(), task.euid) {
+                (Some(user), _) if !user.home.is_empty() => Fact::text(&user.home),
+                (_, 0) => Fact::text(b"/root"),
+                _ => Fact::text(b"<NA>"),
+            },
+            FieldId::USER_SHELL => match self.user() {
+                Some(user) if !user.shell.is_empty() => Fact::text(&user.shell),
+                _ => Fact::text(b"<NA>"),
+            },
             FieldId::USER_LOGINUID => signed((task.loginuid as i32).into()),
-            FieldId::USER_LOGINNAME => match task.loginuid {
-                u32::MAX => Fact::text(b"<NA>"),
-                uid => match self.outside.user_name(None, uid) {
-                    Some(name) => self.keep_text(&name),
-                    None => Fact::text(b"<NA>"),
-                },
+            // The audit session is the host's, whatever container its processes are in.
+            FieldId::USER_LOGINNAME if task.loginuid == u32::MAX => Fact::text(b"<NA>"),
+            FieldId::USER_LOGINNAME => match (self.outside.user(None, task.loginuid), task.loginuid) {
+                (Some(user), _) => self.keep_text(&user.name),
+                (None, 0) => Fact::text(b"root"),
+                _ => Fact::text(b"<NA>"),
+            },
+            FieldId::GROUP_NAME => match (self.outside.group_name(self.container, task.egid), task.egid) {
+                (Some(name), _) => self.keep_text(&name),
+                (None, 0) => Fact::text(b"root"),
+                _ => Fact::text(b"<NA>"),
             },
             FieldId::GROUP_GID => unsigned(task.egid.into()),
             FieldId::PROC_PIDNS_INIT_START_TS | FieldId::THREAD_CGROUPS | FieldId::THREAD_CGROUP => NOT_COLLECTED,
@@ -184,15 +189,22 @@ impl Sight<'_> {
         self.ancestor(0).map_or(UNKNOWN, value)
     }
 
-    fn by_pid<'s>(&'s self, pid: u32, value: impl FnOnce(&'s Process) -> Fact<'s>) -> Fact<'s> {
-        if pid == self.process.key.tgid {
+    /// The leader of the process's session or group, or, where it is gone and forgotten, the eldest ancestor in it.
+    fn leader<'s>(&'s self, group: fn(&Process) -> u32, value: impl FnOnce(&'s Process) -> Fact<'s>) -> Fact<'s> {
+        let id = group(self.process);
+        if id == self.process.key.tgid {
             return value(self.process);
         }
         let leader = match self.lineage {
-            Lineage::Table(table) => table.by_pid(pid).map(|p| &**p),
-            Lineage::Kept(kept) => kept.iter().find(|p| p.key.tgid == pid).map(|p| &**p),
+            Lineage::Table(table) => table.by_pid(id).map(|p| &**p),
+            Lineage::Kept(kept) => kept.iter().find(|p| p.key.tgid == id).map(|p| &**p),
         };
-        leader.map_or(UNKNOWN, value)
+        let eldest = || {
+            let ancestors = (0..self.ancestor_count()).filter_map(|index| self.ancestor(index));
+            ancestors.take_while(|ancestor| group(ancestor) == id).last().unwrap_or(self.process)
+        };
+        // 0: the leader is in another pid namespace than the agent's, or the process is a thread of the kernel.
+        if id == 0 { UNKNOWN } else { value(leader.unwrap_or_else(eldest)) }
     }
 
     /// The oldest shell among the process and its ancestors.
@@ -226,7 +238,48 @@ impl Sight<'_> {
             FieldId::PROC_AEXEPATH => Fact::text(&process.program.path),
             FieldId::PROC_ACMDLINE => self.command_line(process),
             FieldId::PROC_APID => signed(process.key.tgid.into()),
+            FieldId::PROC_AENV => self.environment(process),
             _ => NOT_COLLECTED,
+        }
+    }
+
+    /// Whether the process may write to `file`, by the file's mode alone.
+    pub(super) fn may_write(&self, file: &FileIdentity) -> bool {
+        let task = &self.event.task;
+        let bit = if task.euid == file.uid {
+            0o200
+        } else if task.egid == file.gid {
+            0o020
+        } else {
+            0o002
+        };
+        // No bit stops root (CAP_DAC_OVERRIDE).
+        task.euid == 0 || file.mode & bit != 0
+    }
+
+    fn user(&self) -> Option<&User> {
+        self.user.get_or_init(|| self.outside.user(self.container, self.event.task.euid)).as_ref()
+    }
+
+    /// All variables, with blanks between them.
+    fn environment(&self, process: &Process) -> Fact<'_> {
+        self.keep_text(&process.program.envp.split(|b| *b == 0).collect::<Vec<_>>().join(&b' '))
+    }
+
+    /// The variable as the nearest ancestor has it that has it at all; empty where none does, as for the process itself.
+    fn variable_of_ancestors(&self, name: &[u8]) -> Fact<'_> {
+        let found = (0..self.ancestor_count())
+            .filter_map(|index| self.ancestor(index))
+            .map(|ancestor| variable(&ancestor.program.envp, name))
+            .find(|value| !value.is_empty());
+        Fact::text(found.unwrap_or_default())
+    }
+
+    /// Where the process is now, if the event says so: an open of a name relative to it. Else where it was when its program started.
+    fn working_directory(&self) -> &[u8] {
+        match &self.event.body {
+            Body::Open(open) if open.dirfd == libc::AT_FDCWD && !open.dir.is_empty() => &open.dir,
+            _ => &self.process.program.cwd,
         }
     }
 

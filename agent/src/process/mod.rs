@@ -12,7 +12,7 @@ use bytes::Bytes;
 
 pub use procfs::Procfs;
 pub use table::{ProcessCounters, ProcessTable};
-pub use users::Users;
+pub use users::{User, Users};
 
 use crate::event::{Exec, FileIdentity, Task};
 use crate::manifest::Judgement;

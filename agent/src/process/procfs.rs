@@ -2,6 +2,7 @@
 //! Each answer is a snapshot of a thing that changes: a process that is gone half-way is `None`, never an error.
 
 use std::fs;
+use std::io::Read as _;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::MetadataExt as _;
@@ -14,20 +15,26 @@ use rustix::fs::{AtFlags, Mode, OFlags, Statx, StatxFlags};
 use super::{NS_PER_TICK, Process, ProcessKey, Program};
 use crate::event::{FileIdentity, MEMFD_MAGICS};
 
-/// Longest argv kept of a process that was there before the agent.
-const MAX_ARGV: usize = 16 << 10;
+/// Longest argv, and longest environment, kept of a process that was there before the agent.
+const MAX_TEXT: usize = 16 << 10;
 
 /// A mounted procfs.
 #[derive(Debug, Clone)]
 pub struct Procfs {
     root: PathBuf,
     cgroup2: Option<PathBuf>,
+    environment: bool,
 }
 
 impl Procfs {
     /// `root` is usually `/proc`; `cgroup2` the mount point of the cgroup2 hierarchy, where there is one.
     pub fn new(root: impl Into<PathBuf>, cgroup2: Option<PathBuf>) -> Self {
-        Self { root: root.into(), cgroup2 }
+        Self { root: root.into(), cgroup2, environment: false }
+    }
+
+    /// Whether environments are read, too: some rule needs them.
+    pub fn read_environment(&mut self, read: bool) {
+        self.environment = read;
     }
 
     /// Pids of all processes, kernel threads included.
@@ -42,11 +49,7 @@ impl Procfs {
         let stat = Stat::parse(&fs::read(dir.join("stat")).ok()?)?;
         let status = fs::read(dir.join("status")).ok()?;
         let parent = self.start_of(stat.ppid).map(|ticks| ProcessKey { tgid: stat.ppid, start_ticks: ticks });
-        let mut argv = fs::read(dir.join("cmdline")).unwrap_or_default();
-        argv.truncate(MAX_ARGV);
-        if argv.last() == Some(&0) {
-            argv.pop();
-        }
+        let envp = if self.environment { strings(&dir.join("environ")) } else { Bytes::new() };
         let start_boottime_ns = stat.start_ticks * NS_PER_TICK;
         let path = link(&dir.join("exe"));
         let file = identity(&dir, &path).ok();
@@ -71,7 +74,8 @@ impl Procfs {
             comm: stat.comm,
             program: Arc::new(Program {
                 path,
-                argv: argv.into(),
+                argv: strings(&dir.join("cmdline")),
+                envp,
                 cwd: link(&dir.join("cwd")),
                 file,
                 exec_boot_ns: start_boottime_ns,
@@ -125,10 +129,16 @@ impl Stat {
             // A process whose session leader lies outside this pid namespace has 0 here, a kernel thread -1 as tty group.
             pgid: u32::try_from(number(2)?).unwrap_or(0),
             sid: u32::try_from(number(3)?).unwrap_or(0),
-            tty: number(4)? as u32,
+            tty: kernel_device(number(4)? as u32),
             start_ticks: u64::try_from(number(19)?).ok()?,
         })
     }
+}
+
+/// User space's numbering of devices (`new_encode_dev`) as the kernel's own, which its events have.
+const fn kernel_device(user: u32) -> u32 {
+    let (major, minor) = (user >> 8 & 0xfff, user & 0xff | user >> 12 & 0xf_ff00);
+    major << 20 | minor
 }
 
 fn row<'a>(status: &'a [u8], key: &[u8]) -> Option<std::str::SplitAsciiWhitespace<'a>> {
@@ -142,6 +152,19 @@ fn first_of_row(status: &[u8], key: &[u8]) -> Option<u32> {
 
 fn last_of_row(status: &[u8], key: &[u8]) -> Option<u32> {
     row(status, key)?.next_back()?.parse().ok()
+}
+
+/// NUL separated strings, bounded, without the last NUL.
+fn strings(path: &Path) -> Bytes {
+    let mut text = Vec::new();
+    let Ok(file) = fs::File::open(path) else { return Bytes::new() };
+    if file.take(MAX_TEXT as u64).read_to_end(&mut text).is_err() {
+        return Bytes::new();
+    }
+    if text.last() == Some(&0) {
+        text.pop();
+    }
+    text.into()
 }
 
 fn link(path: &Path) -> Bytes {
@@ -204,6 +227,13 @@ mod tests {
         let own = procfs.process(std::process::id()).expect("own process");
         assert_eq!(own.key.tgid, std::process::id());
         assert_eq!(own.program.path, std::env::current_exe().unwrap().as_os_str().as_bytes());
+        assert!(own.program.envp.is_empty(), "nobody asked for it");
+        let mut reading = Procfs::new("/proc", None);
+        reading.read_environment(true);
+        let with = reading.process(std::process::id()).expect("own process");
+        let environ = fs::read("/proc/self/environ").unwrap();
+        let kept = environ.len().min(MAX_TEXT);
+        assert_eq!(with.program.envp, environ[..kept].strip_suffix(b"\0").unwrap_or(&environ[..kept]));
         let argv: Vec<Vec<u8>> = std::env::args_os().map(|a| a.as_bytes().to_vec()).collect();
         assert_eq!(own.program.argv, argv.join(&0));
         assert_eq!(own.parent.map(|p| p.tgid), Some(std::os::unix::process::parent_id()));
@@ -216,6 +246,8 @@ mod tests {
         let stat = Stat::parse(b"7 (a) R 1 (x\n) S 3 4 5 6 7 0 0 0 0 0 0 0 0 0 20 0 1 0 99 0 0\n").unwrap();
         assert_eq!(&stat.comm[..8], b"a) R 1 (");
         assert_eq!((stat.ppid, stat.pgid, stat.sid, stat.tty, stat.start_ticks), (3, 4, 5, 6, 99));
+        assert_eq!(kernel_device(0x8801), 136 << 20 | 1, "the second pseudo terminal");
+        assert_eq!(kernel_device(0x1234_5678), 0x456 << 20 | 0x1_2378);
         for bad in [&b""[..], b"7 (a", b"7 (a)", b"7 (a) S x", b"7 )a( S 1", b"7 (a) S 1 2 3 4"] {
             assert!(Stat::parse(bad).is_none());
         }

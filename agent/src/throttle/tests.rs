@@ -241,7 +241,7 @@ fn another_set_of_rules_begins_anew_and_sums_up_the_last() {
         previous_boot_ns: 0,
         outside: &outside,
         arena: &arena,
-        user_name: std::cell::OnceCell::new(),
+        user: std::cell::OnceCell::new(),
     };
     let options = AlertOptions::default();
     let (etc, sensitive) = (RuleIndex(0), RuleIndex(2));

@@ -80,6 +80,7 @@ impl Fixture {
             name: "test".into(),
             bundle: None,
             init_pid: 0,
+            shares: None,
             created_ns: 0,
             privileged: false,
             args: vec![],

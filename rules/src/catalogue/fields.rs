@@ -243,10 +243,10 @@ fields! {
     FD_RNET: "fd.rnet", Core, Net, Na, [FILTER_ONLY NO_RHS NO_TRANSFORMER], None, "Network that the remote address is in.";
     FD_CONNECTED: "fd.connected", Core, Bool, Na, [], None, "True for a connected socket.";
     FD_NAME_CHANGED: "fd.name_changed", Core, Bool, Na, [], None, "True if the event changed the descriptor's name.";
-    FD_CIP_NAME: "fd.cip.name", Core, Text, Na, [NO_RHS NO_TRANSFORMER], None, "Domain name of the client's address.";
-    FD_SIP_NAME: "fd.sip.name", Core, Text, Na, [NO_RHS NO_TRANSFORMER], None, "Domain name of the server's address.";
-    FD_LIP_NAME: "fd.lip.name", Core, Text, Na, [NO_RHS NO_TRANSFORMER], None, "Domain name of the local address.";
-    FD_RIP_NAME: "fd.rip.name", Core, Text, Na, [NO_RHS NO_TRANSFORMER], None, "Domain name of the remote address.";
+    FD_CIP_NAME: "fd.cip.name", Core, Text, Na, [NO_RHS NO_TRANSFORMER PAIR], None, "Domain name of the client's address.";
+    FD_SIP_NAME: "fd.sip.name", Core, Text, Na, [NO_RHS NO_TRANSFORMER PAIR], None, "Domain name of the server's address.";
+    FD_LIP_NAME: "fd.lip.name", Core, Text, Na, [NO_RHS NO_TRANSFORMER PAIR], None, "Domain name of the local address.";
+    FD_RIP_NAME: "fd.rip.name", Core, Text, Na, [NO_RHS NO_TRANSFORMER PAIR], None, "Domain name of the remote address.";
     FD_DEV: "fd.dev", Core, I32, Hex, [], None, "Device of the file, as the kernel codes it.";
     FD_DEV_MAJOR: "fd.dev.major", Core, I32, Dec, [], None, "Major number of the file's device.";
     FD_DEV_MINOR: "fd.dev.minor", Core, I32, Dec, [], None, "Minor number of the file's device.";

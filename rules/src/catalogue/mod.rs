@@ -96,7 +96,7 @@ impl FieldFlags {
     pub const HIDDEN: Self = Self(1 << 8);
     /// Without index: any ancestor.
     pub const ANCESTORS: Self = Self(1 << 9);
-    /// Either of two ends.
+    /// Either of two ends, or any of an address's names.
     pub const PAIR: Self = Self(1 << 10);
     /// A clock time, printed by the engine from the event's nanoseconds.
     pub const TIME: Self = Self(1 << 11);

@@ -21,6 +21,11 @@ use crate::types::{Class, Type};
 pub(crate) use literal::unsigned as literal_number;
 pub(crate) use operand::{Typed, known_operand, typed_operand};
 
+/// The usual name of a port (`https`), as literals of ports name it, too.
+pub fn service_name(port: u16) -> Option<&'static str> {
+    services::name(port)
+}
+
 /// A check that does not compile.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]

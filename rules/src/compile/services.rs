@@ -5,6 +5,25 @@ pub(super) fn port(name: &str) -> Option<u16> {
     SERVICES.binary_search_by(|(known, _)| (*known).cmp(name)).ok().map(|at| SERVICES[at].1)
 }
 
+/// The name of a port: of several the one that is listed first for TCP, else for UDP.
+pub(super) fn name(port: u16) -> Option<&'static str> {
+    let mut of_port = SERVICES.iter().filter(|(_, known)| *known == port).map(|(name, _)| *name);
+    of_port.find(|name| OTHER_NAMES.binary_search(name).is_err())
+}
+
+/// Names of ports that have a better known one.
+#[rustfmt::skip]
+const OTHER_NAMES: &[&str] = &[
+    "Clearcase", "afs3-fileserver", "authentication", "biff", "cmd", "comsat", "dicom", "fsp", "fspd", "gds_db",
+    "hprop", "icp", "ident", "imap", "jabber-client", "jabber-server", "kdc", "kerberos-iv", "kerberos-sec",
+    "kerberos5", "kerberos_master", "krb5", "krb5_prop", "krb_prop", "krcmd", "l2tp", "loc-srv", "lotusnotes", "lrrd",
+    "mail", "moira_db", "moira_update", "moira_ureg", "nicname", "null", "old-radacct", "old-radius", "passwd_server",
+    "pop-3", "portmapper", "postgres", "quote", "radacct", "readnews", "routed", "router", "rptp", "rtmp", "sane",
+    "saned", "sge_execd", "sge_qmaster", "sink", "smtps", "snmptrap", "snntp", "source", "spooler", "ssmtp",
+    "subversion", "syslog", "tap", "timserver", "tsap", "ttytst", "untp", "urd", "users", "uucpd", "wais", "webcache",
+    "who", "whod", "www", "x11-0", "xfs",
+];
+
 #[rustfmt::skip]
 const SERVICES: &[(&str, u16)] = &[
     ("Clearcase",371), ("acr-nema",104), ("afpovertcp",548), ("afs3-bos",7007), ("afs3-callback",7001),
@@ -73,5 +92,11 @@ mod tests {
     fn is_searchable() {
         assert!(SERVICES.is_sorted_by(|a, b| a.0 < b.0));
         assert_eq!((port("http"), port("nosuch")), (Some(80), None));
+        assert!(OTHER_NAMES.is_sorted());
+        for (number, known) in [(25, "smtp"), (80, "http"), (443, "https"), (514, "shell"), (53, "domain")] {
+            assert_eq!(name(number), Some(known));
+        }
+        assert_eq!(name(4), None);
+        assert!(SERVICES.iter().all(|(_, port)| name(*port).is_some()), "every port keeps a name");
     }
 }

@@ -1,5 +1,6 @@
 //! Evaluation of single checks: what a compiled predicate is and how it is decided for an event.
 
+mod estimate;
 mod glob;
 mod path;
 mod posix;
@@ -7,6 +8,7 @@ mod predicate;
 mod text;
 mod transform;
 
+pub(crate) use estimate::Estimate;
 pub(crate) use glob::Glob;
 pub use path::PathSet;
 pub(crate) use posix::Posix;

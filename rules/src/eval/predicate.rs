@@ -58,7 +58,7 @@ pub(crate) enum FieldKind {
     List,
     /// Some ancestor must satisfy the check.
     Ancestors,
-    /// Either end must satisfy the check; both for `!=`.
+    /// Either end, or any of an address's names, must satisfy the check; all of them for `!=`.
     Pair,
     /// A clock time, printed from the event's nanoseconds.
     Time,
@@ -184,6 +184,7 @@ impl Predicate {
 
 impl FieldSource {
     /// The field to ask facts for.
+    #[inline]
     pub(crate) fn field(&self) -> FieldRef<'_> {
         let arg = match &self.arg {
             OwnedArg::None => Arg::None,
@@ -204,6 +205,11 @@ impl FieldSource {
             Fact::Pending => Got::Pending,
             Fact::One(value) if self.kind == FieldKind::List => Got::Many(vec![Item::from(value)]),
             Fact::One(value) => Got::One(Item::from(value)),
+            // Of several names of an address one is shown; the two ends of a socket are never printed.
+            Fact::Many(_) if self.kind == FieldKind::Pair => match facts.element(field, 0) {
+                Fact::One(value) => Got::One(Item::from(value)),
+                _ => Got::Missing,
+            },
             Fact::Many(count) => {
                 let mut items = Vec::with_capacity(count.min(1024));
                 for nth in 0..count {
@@ -264,6 +270,7 @@ impl Item<'_> {
 }
 
 impl Test {
+    #[inline]
     fn one<F: Facts + ?Sized>(&self, facts: &F, value: Value<'_>, kind: FieldKind) -> Outcome {
         match self {
             Self::Operand(op, right) => compare_operand(facts, *op, &[value], kind == FieldKind::List, right),
@@ -296,7 +303,11 @@ impl Test {
         let (every, test) = match self {
             Self::Every(test) => (true, test.as_ref()),
             Self::Some(test) => (false, test.as_ref()),
-            Self::Compare(NumericOp::Ne, _) if kind == FieldKind::Pair => (true, self),
+            Self::Compare(NumericOp::Ne, _) | Self::Text(TextTest::Order(NumericOp::Ne, _))
+                if kind == FieldKind::Pair =>
+            {
+                (true, self)
+            }
             _ => (false, self),
         };
         let mut pending = false;
@@ -311,6 +322,7 @@ impl Test {
     }
 
     /// Whether one value satisfies the test.
+    #[inline]
     pub(crate) fn holds(&self, value: Value<'_>) -> bool {
         match (self, value) {
             (Self::Exists, _) => true,
@@ -337,6 +349,7 @@ impl Test {
 }
 
 impl TextTest {
+    #[inline]
     fn holds(&self, text: &[u8]) -> bool {
         match self {
             Self::Order(NumericOp::Eq, want) => text::equals(text, want),
@@ -366,6 +379,7 @@ impl BytesTest {
 }
 
 impl NumericOp {
+    #[inline]
     const fn accepts(self, order: Ordering) -> bool {
         match self {
             Self::Eq => order.is_eq(),
@@ -380,6 +394,7 @@ impl NumericOp {
 
 /// Compares a value with a literal of its field's type; nothing if they cannot be compared (other IP family, not in
 /// the network).
+#[inline]
 fn compare_literal(value: Value<'_>, literal: &Literal) -> Option<Ordering> {
     match (value, literal) {
         (Value::Text(a), Literal::Text(b)) => Some(text::c_text(a).cmp(b)),
@@ -466,34 +481,7 @@ fn scalar(op: OperandOp, a: Value<'_>, b: Value<'_>) -> bool {
     }
 }
 
+#[inline]
 const fn from(holds: bool) -> Outcome {
     if holds { Outcome::True } else { Outcome::False }
-}
-
-impl Predicate {
-    /// A rough guess of what the check costs, to try cheap ones first.
-    pub(crate) fn cost(&self) -> u32 {
-        let field = match &self.left {
-            OperandSource::Field(FieldSource { kind: FieldKind::Scalar, .. }) => 1,
-            OperandSource::Field(_) => 20,
-            OperandSource::Transform(_) => 50,
-        };
-        field
-            + match &self.test {
-                Test::Exists | Test::Never => 0,
-                Test::Compare(..) => 1,
-                Test::Text(TextTest::Order(..) | TextTest::StartsWith(_) | TextTest::EndsWith(_)) => 2,
-                Test::Text(TextTest::In(_)) => 4,
-                Test::Text(TextTest::Contains(_) | TextTest::IContains(_)) | Test::Bytes(_) => 15,
-                Test::Text(TextTest::Glob(_)) => 25,
-                Test::Text(TextTest::Regex(_)) => 60,
-                Test::Text(TextTest::Any(_)) => 8,
-                Test::Text(TextTest::Path(_))
-                | Test::AnyLiteral(_)
-                | Test::Modified(..)
-                | Test::Every(_)
-                | Test::Some(_)
-                | Test::Operand(..) => 20,
-            }
-    }
 }

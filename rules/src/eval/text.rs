@@ -32,6 +32,7 @@ impl TextSet {
         set
     }
 
+    #[inline]
     pub(crate) fn contains(&self, text: &[u8]) -> bool {
         let text = without_trailing_nuls(text);
         self.lengths & length_bit(text) != 0
@@ -49,15 +50,18 @@ fn hash_with(hasher: &FixedState, text: &[u8]) -> u64 {
     hasher.finish()
 }
 
+#[inline]
 fn length_bit(text: &[u8]) -> u64 {
     1 << text.len().min(63)
 }
 
 /// The text up to its first NUL.
+#[inline]
 pub(crate) fn c_text(text: &[u8]) -> &[u8] {
     memchr::memchr(0, text).map_or(text, |end| &text[..end])
 }
 
+#[inline]
 pub(crate) fn without_trailing_nuls(mut text: &[u8]) -> &[u8] {
     while let [rest @ .., 0] = text {
         text = rest;
@@ -66,6 +70,7 @@ pub(crate) fn without_trailing_nuls(mut text: &[u8]) -> &[u8] {
 }
 
 /// Whether the text up to its first NUL is `want`, which has none.
+#[inline]
 pub(crate) fn equals(text: &[u8], want: &[u8]) -> bool {
     text.strip_prefix(want).is_some_and(|rest| matches!(rest, [] | [0, ..]))
 }
@@ -113,9 +118,32 @@ impl TextParts {
 pub(crate) struct AnyText {
     all: TextSet,
     equal: TextSet,
-    prefixes: Vec<Box<[u8]>>,
-    suffixes: Vec<Box<[u8]>>,
+    prefixes: Prefixes,
+    /// Back to front.
+    suffixes: Prefixes,
     contained: Option<AhoCorasick>,
+}
+
+/// Beginnings, none of which begins with another, ordered: only the last one that is not behind a text can be its
+/// beginning.
+#[derive(Clone, Debug)]
+struct Prefixes(Vec<Box<[u8]>>);
+
+impl Prefixes {
+    fn new(texts: impl Iterator<Item = Box<[u8]>>) -> Self {
+        let mut all: Vec<_> = texts.collect();
+        all.sort_unstable();
+        // What another begins comes right behind it, with nothing but its like between them.
+        all.dedup_by(|next, kept| next.starts_with(kept));
+        Self(all)
+    }
+
+    /// Whether the bytes begin with one of the texts.
+    fn begin<'a>(&self, bytes: impl Iterator<Item = &'a u8> + Clone) -> bool {
+        let end = self.0.partition_point(|prefix| prefix.iter().le(bytes.clone()));
+        let last = end.checked_sub(1).and_then(|at| self.0.get(at));
+        last.is_some_and(|prefix| prefix.iter().eq(bytes.take(prefix.len())))
+    }
 }
 
 impl AnyText {
@@ -128,8 +156,8 @@ impl AnyText {
         Some(Self {
             all: TextSet::new(parts.equal.iter().chain(&parts.listed).map(AsRef::as_ref)),
             equal: TextSet::new(parts.equal.iter().map(AsRef::as_ref)),
-            prefixes: parts.prefixes.clone(),
-            suffixes: parts.suffixes.clone(),
+            prefixes: Prefixes::new(parts.prefixes.iter().cloned()),
+            suffixes: Prefixes::new(parts.suffixes.iter().map(|text| text.iter().rev().copied().collect())),
             contained,
         })
     }
@@ -138,8 +166,8 @@ impl AnyText {
         let cut = c_text(text);
         self.all.contains(text)
             || (cut.len() < text.len() && self.equal.contains(cut))
-            || self.prefixes.iter().any(|prefix| cut.starts_with(prefix))
-            || self.suffixes.iter().any(|suffix| cut.ends_with(suffix))
+            || self.prefixes.begin(cut.iter())
+            || self.suffixes.begin(cut.iter().rev())
             || self.contained.as_ref().is_some_and(|needles| needles.is_match(cut))
     }
 }

@@ -4,6 +4,7 @@
 //! event's name decides is decided when the graph is built.
 
 mod events;
+mod plan;
 
 use std::cell::Cell;
 use std::collections::HashMap;
@@ -11,13 +12,16 @@ use std::sync::Arc;
 
 use crate::catalogue::{Catalogue, FieldId};
 use crate::compile::{CompileError, Hint, compile_check, error};
-use crate::eval::{AnyText, FieldKind, FieldSource, OperandSource, OwnedArg, Predicate, Test, TextParts, TextTest};
+use crate::eval::{
+    AnyText, Estimate, FieldKind, FieldSource, OperandSource, OwnedArg, Predicate, Test, TextParts, TextTest,
+};
 use crate::event::{EVENTS, EventCode};
 use crate::facts::{Facts, Value};
 use crate::matches::Outcome;
 use crate::parse::{self, Expr, Op, Right};
 
 pub use events::{EventsError, condition_events};
+pub(crate) use plan::Plan;
 
 /// Most checks that a condition may have when its macros are put in.
 pub(crate) const MAX_NODES: usize = 1_000_000;
@@ -42,8 +46,8 @@ enum Node {
 #[derive(Debug, Default)]
 pub(crate) struct Graph {
     nodes: Vec<Node>,
-    /// What a node costs, to try cheap ones first.
-    costs: Vec<u32>,
+    /// What a node may cost, to try first what decides most for least.
+    estimates: Vec<Estimate>,
     known: HashMap<Node, NodeId>,
     checks: Vec<Predicate>,
     /// What checks are suspected of.
@@ -262,9 +266,11 @@ impl Graph {
                 _ => flat.push(child),
             }
         }
-        flat.sort_by_key(|child| (self.costs[child.0 as usize], *child));
+        flat.sort_unstable();
         flat.dedup();
-        let flat = if is_and { self.merge_negations(flat) } else { self.merge_texts(flat) };
+        let mut flat = if is_and { self.merge_negations(flat) } else { self.merge_texts(flat) };
+        let rank = |node: &NodeId| self.estimates[node.0 as usize].rank(!is_and);
+        flat.sort_by(|a, b| rank(a).total_cmp(&rank(b)).then(a.cmp(b)));
         match flat.as_slice() {
             [] => self.constant(is_and),
             [only] => *only,
@@ -287,7 +293,6 @@ impl Graph {
             let any = self.combine(false, inner);
             kept.push(self.negate(any));
         }
-        kept.sort_by_key(|child| (self.costs[child.0 as usize], *child));
         kept
     }
 
@@ -321,7 +326,6 @@ impl Graph {
                 }
             }
         }
-        kept.sort_by_key(|child| (self.costs[child.0 as usize], *child));
         kept
     }
 
@@ -362,17 +366,17 @@ impl Graph {
         if let Some(known) = self.known.get(&node) {
             return *known;
         }
-        let cost = match &node {
-            Node::Const(_) => 0,
-            Node::Check(check) => self.checks[*check as usize].cost(),
-            Node::Not(child) => self.costs[child.0 as usize],
-            Node::And(children) | Node::Or(children) => {
-                children.iter().fold(1, |sum, child| self.costs[child.0 as usize].saturating_add(sum))
-            }
+        let of = |child: &NodeId| self.estimates[child.0 as usize];
+        let estimate = match &node {
+            Node::Const(value) => Estimate { cost: 0.0, chance: if *value { 1.0 } else { 0.0 } },
+            Node::Check(check) => self.checks[*check as usize].estimate(),
+            Node::Not(child) => of(child).negated(),
+            Node::And(children) => Estimate::all(children.iter().map(of)),
+            Node::Or(children) => Estimate::all(children.iter().map(|child| of(child).negated())).negated(),
         };
         let id = NodeId(self.nodes.len() as u32);
         self.nodes.push(node.clone());
-        self.costs.push(cost);
+        self.estimates.push(estimate);
         self.known.insert(node, id);
         id
     }

@@ -6,6 +6,7 @@ mod latency;
 mod load;
 mod manifest;
 mod report;
+pub(crate) mod rules;
 
 use std::path::{Path, PathBuf};
 

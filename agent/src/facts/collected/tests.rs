@@ -8,7 +8,7 @@ use purser_rules::{Arg, Catalogue, Fact, Facts as _, FieldRef, catalogue::FieldF
 
 use super::super::*;
 use super::{absent, absent_parameter, waits};
-use crate::container::{Image, Mount, Pod};
+use crate::container::{Image, Mount, Pod, Shares};
 use crate::event::{Address, Body, Cgroup, Connect, EventType, Exit, FileIdentity, Overlay};
 use crate::manifest::model::{Coverage, File, Header, Kind, LayerDigests, Source, Status};
 use crate::manifest::{Digest, Judgement, Manifest, Verdict};
@@ -91,7 +91,14 @@ fn known_container() -> Container {
         privileged: true,
         args: vec!["app".to_owned()],
         mounts: vec![mount],
-        pod: Some(Pod { name: "p".to_owned(), namespace: "n".to_owned(), uid: "u".to_owned(), labels: label() }),
+        pod: Some(Pod {
+            name: "p".to_owned(),
+            namespace: "n".to_owned(),
+            uid: "u".to_owned(),
+            sandbox_id: "s".to_owned(),
+            labels: label(),
+        }),
+        shares: Some(Shares { pid: false, network: Some(false), ipc: false }),
         image: Some(Image {
             reference: "registry.test/app:1".to_owned(),
             index_digest: digest(),
@@ -151,7 +158,8 @@ fn answers(sight: &Sight<'_>, id: FieldId) -> bool {
 
 /// Looks at every event, on the host and in a container.
 fn look(judged: bool, mut at: impl FnMut(&Sight<'_>)) {
-    let outside = Fake::default();
+    let names = ["10.0.0.1", "10.0.0.2"].map(|address| (address.parse().expect(address), vec!["a.test".into()]));
+    let outside = Fake { domains: names.into(), ..Fake::default() };
     let container = known_container();
     for (event_type, body) in events() {
         let (mut table, arena) = (ProcessTable::default(), Bump::new());
@@ -179,7 +187,7 @@ fn look(judged: bool, mut at: impl FnMut(&Sight<'_>)) {
             previous_boot_ns: 1,
             outside: &outside,
             arena: &arena,
-            user_name: OnceCell::new(),
+            user: OnceCell::new(),
         };
         at(&sight(None));
         at(&sight(Some(&container)));

@@ -64,6 +64,7 @@ impl Fixture {
             name: "c".into(),
             bundle: None,
             init_pid: 0,
+            shares: None,
             created_ns: 0,
             privileged: false,
             args: vec![],
