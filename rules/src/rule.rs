@@ -11,7 +11,7 @@ use crate::format::Format;
 pub struct RuleIndex(pub u32);
 
 /// How urgent a rule is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[expect(missing_docs, reason = "syslog's words; the first is the most urgent")]
 pub enum Priority {
     Emergency,
@@ -21,6 +21,7 @@ pub enum Priority {
     Warning,
     Notice,
     Informational,
+    #[default]
     Debug,
 }
 

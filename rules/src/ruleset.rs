@@ -92,7 +92,7 @@ impl RuleSet {
             programs: Vec::new(),
             needs: Needs::nothing(),
             definitions,
-            catalogue: options.catalogue.clone().unwrap_or_else(|| Arc::new(Catalogue::builtin().clone())),
+            catalogue: options.catalogue.clone().unwrap_or_else(Catalogue::shared),
         };
         for (mut rule, root, condition) in loaded.rules {
             let file = rule.defined.0.parse::<usize>().ok().and_then(|file| sources.get(file));

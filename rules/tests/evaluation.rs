@@ -141,6 +141,33 @@ fn alerts() {
     );
 }
 
+/// Found by fuzzing: checks that print alike are not the same check.
+#[test]
+fn checks_that_print_alike() {
+    for (first, second, matches) in [
+        ("proc.name in ()", "proc.name in (\"\")", [false, true]),
+        ("proc.name != \"val(proc.name)\"", "proc.name != val(proc.name)", [true, false]),
+        ("tolower(\"proc.name\") = proc.name", "tolower(proc.name) = proc.name", [true, false]),
+    ] {
+        for swapped in [false, true] {
+            let conditions = if swapped { [second, first] } else { [first, second] };
+            let rule = |condition: &&str| {
+                serde_json::json!({"rule": condition, "desc": "d", "priority": "INFO", "output": "o",
+                    "condition": format!("evt.type=execve and {condition}")})
+            };
+            let text = serde_json::Value::from(conditions.iter().map(rule).collect::<Vec<_>>()).to_string();
+            let source = Source { name: "rules.yaml", text: text.as_bytes() };
+            let (rules, _) = RuleSet::load(&[source], &LoadOptions::default()).expect("rules");
+            let mut found = Matches::new();
+            rules.evaluate(&exec("", None), &mut found);
+            let names: Vec<_> = found.matched().iter().map(|rule| rules.rule(*rule).name.as_str()).collect();
+            let expected: Vec<_> =
+                conditions.into_iter().filter(|name| matches[usize::from(*name == second)]).collect();
+            assert_eq!(names, expected);
+        }
+    }
+}
+
 #[test]
 fn the_name_of_one_field_and_nothing_else() {
     let catalogue = Catalogue::builtin();

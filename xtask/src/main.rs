@@ -10,6 +10,7 @@
 mod bench;
 mod build;
 mod demo;
+mod fuzz;
 mod interrupt;
 mod machine;
 mod setup;
@@ -73,6 +74,14 @@ enum Task {
         #[arg(long, value_name = "FILE")]
         binary: Option<PathBuf>,
     },
+    /// Fuzz one target; needs cargo-fuzz and a nightly compiler.
+    Fuzz {
+        /// What to fuzz.
+        target: fuzz::Target,
+        /// For how long.
+        #[arg(long, default_value_t = 900)]
+        seconds: u32,
+    },
     /// Write the man page and shell completions to target/docs.
     Docs,
 }
@@ -104,6 +113,7 @@ fn main() -> ExitCode {
             bench::rules::run(json.as_deref(), rounds).map(|()| true)
         }
         Task::Bench { part: None, json, rounds, binary } => bench::run(binary, json.as_deref(), rounds).map(|()| true),
+        Task::Fuzz { target, seconds } => fuzz::run(target, seconds).map(|()| true),
         Task::Docs => build::docs().map(|()| true),
     };
     match done {

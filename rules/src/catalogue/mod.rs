@@ -7,7 +7,7 @@ mod fields;
 
 use std::borrow::Cow;
 use std::collections::HashMap;
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 use crate::types::{PrintFormat, Type};
 
@@ -125,8 +125,17 @@ pub struct Catalogue {
 impl Catalogue {
     /// Every field a Purser rule can use.
     pub fn builtin() -> &'static Self {
-        static BUILTIN: OnceLock<Catalogue> = OnceLock::new();
-        BUILTIN.get_or_init(|| Self::new(fields::all()))
+        Self::builtin_cell()
+    }
+
+    /// The same, to be kept.
+    pub(crate) fn shared() -> Arc<Self> {
+        Arc::clone(Self::builtin_cell())
+    }
+
+    fn builtin_cell() -> &'static Arc<Self> {
+        static BUILTIN: OnceLock<Arc<Catalogue>> = OnceLock::new();
+        BUILTIN.get_or_init(|| Arc::new(Self::new(fields::all())))
     }
 
     /// Only the fields of the built-in catalogue that `keep` picks.

@@ -7,6 +7,7 @@ mod operand;
 mod services;
 
 use std::borrow::Cow;
+use std::cell::Cell;
 
 use crate::catalogue::{Catalogue, FieldFlags, FieldId};
 use crate::diagnostic::Code;
@@ -18,7 +19,7 @@ use crate::parse::{Expr, Modifier, Op, Operand, Pos, Right, TRANSFORMERS, parse_
 use crate::types::{Class, Type};
 
 pub(crate) use literal::unsigned as literal_number;
-pub(crate) use operand::{Typed, typed_operand};
+pub(crate) use operand::{Typed, known_operand, typed_operand};
 
 /// The usual name of a port (`https`), as literals of ports name it, too.
 pub fn service_name(port: u16) -> Option<&'static str> {
@@ -48,11 +49,18 @@ pub struct Hint {
     pub pos: Pos,
 }
 
-/// Compiles one check (a leaf of the tree).
+/// Most values of a check that are pointed at.
+const MAX_HINTS: usize = 1_000;
+
+/// Most bytes of compiled regular expressions in a set.
+const MAX_REGEXES: usize = 64 << 20;
+
+/// Compiles one check (a leaf of the tree); `regexes` counts the bytes of the set's regular expressions.
 pub(crate) fn compile_check(
     expr: &Expr,
     catalogue: &Catalogue,
     hints: &mut Vec<Hint>,
+    regexes: &Cell<usize>,
 ) -> Result<Predicate, CompileError> {
     match expr {
         Expr::Exists(operand, _) => {
@@ -61,7 +69,7 @@ pub(crate) fn compile_check(
         }
         Expr::Check { left, op, modifier, right, pos } => {
             let typed = typed_operand(left, catalogue)?;
-            let check = Check { typed: &typed, op: *op, pos: *pos, catalogue };
+            let check = Check { typed: &typed, op: *op, pos: *pos, catalogue, regexes };
             let test = match right {
                 Right::Value(value, value_pos) => check.literals(*modifier, &[(value, *value_pos)], hints)?,
                 Right::List(values, list_pos) => {
@@ -85,6 +93,8 @@ struct Check<'a> {
     op: Op,
     pos: Pos,
     catalogue: &'a Catalogue,
+    /// Bytes of all regular expressions of the set so far.
+    regexes: &'a Cell<usize>,
 }
 
 impl Check<'_> {
@@ -209,6 +219,10 @@ impl Check<'_> {
                 let regex = Posix::new(text).map_err(|why| {
                     error(format!("'{}' is no regular expression: {why}", String::from_utf8_lossy(text)), self.pos)
                 })?;
+                self.regexes.set(self.regexes.get() + regex.size());
+                if self.regexes.get() > MAX_REGEXES {
+                    return Err(error("all regular expressions together are too large".to_owned(), self.pos));
+                }
                 Test::Text(TextTest::Regex(Box::new(regex)))
             }
             (Op::Contains | Op::BContains, Literal::Bytes(bytes)) => {
@@ -312,7 +326,14 @@ impl Check<'_> {
     /// Points at literals that look like something else. Blanks in them do not count.
     fn hint(&self, value: &[u8], pos: Pos, hints: &mut Vec<Hint>) {
         let shown = || String::from_utf8_lossy(value).into_owned();
-        let mut push = |message| hints.push(Hint { code: Code::ConditionHint, message, pos });
+        if hints.len() > MAX_HINTS {
+            return;
+        }
+        let last = hints.len() == MAX_HINTS;
+        let mut push = |message| {
+            let message = if last { "further values of the condition were not looked at".to_owned() } else { message };
+            hints.push(Hint { code: Code::ConditionHint, message, pos });
+        };
         if self.op == Op::Regex && Posix::is_simple(value) {
             push(format!(
                 "regular expression '{}' could be written with a simpler operator (=, startswith, endswith, contains)",
@@ -330,7 +351,7 @@ impl Check<'_> {
         }
         if let Ok((operand @ Operand::Field { .. }, length)) = parse_operand_prefix(&dense, true)
             && length == dense.len()
-            && typed_operand(&operand, self.catalogue).is_ok()
+            && known_operand(&operand, self.catalogue).is_some()
         {
             push(format!("'{0}' is compared as text; write val({0}) to compare with the field", shown()));
         }

@@ -27,8 +27,32 @@ pub(crate) const fn dotted_bases() -> [&'static str; 5] {
     ["evt.arg", "evt.rawarg", "evt.type.is", "evt.abspath", "thread.cgroup"]
 }
 
-/// Resolves an operand.
+/// Resolves an operand; the error names the field that was probably meant.
 pub(crate) fn typed_operand(operand: &Operand, catalogue: &Catalogue) -> Result<Typed, CompileError> {
+    resolve(operand, catalogue).map_err(|mut error| {
+        let mut unknown = None;
+        operand.walk(&mut |inner| match inner {
+            Operand::Field { name, .. } if error.message == nonexistent(name) => unknown = Some(name),
+            _ => {}
+        });
+        if let Some(near) = unknown.and_then(|name| catalogue.nearest(name)) {
+            error.message.push_str(&format!("; did you mean '{near}'?"));
+        }
+        error
+    })
+}
+
+/// Resolves an operand that may as well be none, such as a text that looks like one: looks for no other field that was meant,
+/// which would take longer than all else.
+pub(crate) fn known_operand(operand: &Operand, catalogue: &Catalogue) -> Option<Typed> {
+    resolve(operand, catalogue).ok()
+}
+
+fn nonexistent(name: &str) -> String {
+    format!("nonexistent field '{name}'")
+}
+
+fn resolve(operand: &Operand, catalogue: &Catalogue) -> Result<Typed, CompileError> {
     match operand {
         Operand::Field { name, arg, pos } => field(name, arg.as_deref(), *pos, catalogue),
         Operand::Transform { name, args, arg, pos } => transform(name, args, arg.as_deref(), *pos, catalogue),
@@ -41,11 +65,7 @@ fn field(name: &str, arg: Option<&[u8]>, pos: Pos, catalogue: &Catalogue) -> Res
         Some(field) => (field, bracket_argument(field, arg).map_err(unknown)?),
         None => match dotted(name, catalogue) {
             Some((field, key)) if arg.is_none() => (field, dotted_argument(field, key).map_err(unknown)?),
-            _ => {
-                let suggestion = catalogue.nearest(name).map(|near| format!("; did you mean '{near}'?"));
-                let message = format!("nonexistent field '{name}'{}", suggestion.unwrap_or_default());
-                return Err(unknown(message));
-            }
+            _ => return Err(unknown(nonexistent(name))),
         },
     };
     let (ty, print) = match (&arg, field.ty) {
@@ -144,7 +164,7 @@ fn transform(
 ) -> Result<Typed, CompileError> {
     if name == "val" {
         return match args {
-            [TransformArg::Operand(operand @ Operand::Field { .. })] => typed_operand(operand, catalogue),
+            [TransformArg::Operand(operand @ Operand::Field { .. })] => resolve(operand, catalogue),
             _ => Err(error("val() takes a field".to_owned(), pos)),
         };
     }
@@ -237,7 +257,7 @@ fn argument(arg: &TransformArg, catalogue: &Catalogue) -> Result<TypedArg, Compi
             plain(Argument::List(items), Type::Text, true)
         }
         TransformArg::Operand(operand) => {
-            let typed = typed_operand(operand, catalogue)?;
+            let typed = resolve(operand, catalogue)?;
             let is_list = typed.kind == FieldKind::List;
             let (raw_ty, raw_is_list) = raw_type(operand, catalogue)?;
             let argument = match typed.source {
@@ -270,7 +290,7 @@ fn raw_type(operand: &Operand, catalogue: &Catalogue) -> Result<(Type, bool), Co
                 _ => return Ok((Type::Text, false)),
             },
             Operand::Field { .. } => {
-                let typed = typed_operand(operand, catalogue)?;
+                let typed = resolve(operand, catalogue)?;
                 return Ok((typed.ty, typed.kind == FieldKind::List));
             }
         }

@@ -8,10 +8,10 @@ use regex::{Regex, RegexBuilder};
 
 /// A compiled expression.
 #[derive(Clone, Debug)]
-pub(crate) struct Posix(Regex);
+pub(crate) struct Posix(Regex, usize);
 
-/// Largest compiled size, as upstream's default memory budget.
-const SIZE_LIMIT: usize = 8 << 20;
+/// Sizes that are tried, up to upstream's default memory budget.
+const SIZES: [usize; 4] = [32 << 10, 256 << 10, 2 << 20, 8 << 20];
 
 /// Longest repetition RE2 accepts.
 const MAX_REPEAT: u32 = 1000;
@@ -24,16 +24,22 @@ impl Posix {
     pub(crate) fn new(pattern: &[u8]) -> Result<Self, String> {
         let text = std::str::from_utf8(pattern).map_err(|error| format!("the pattern is not valid UTF-8: {error}"))?;
         let translated = translate(text)?;
-        let compiled = RegexBuilder::new(&format!("\\A(?:{translated})\\z"))
-            .multi_line(true)
-            .nest_limit(MAX_GROUPS as u32 * 4)
-            .size_limit(SIZE_LIMIT)
-            .build();
-        match compiled {
-            Ok(regex) => Ok(Self(regex)),
-            Err(regex::Error::CompiledTooBig(_)) => Err("the pattern is too large".to_owned()),
-            Err(error) => Err(error.to_string().lines().last().unwrap_or_default().to_owned()),
+        let mut builder = RegexBuilder::new(&format!("\\A(?:{translated})\\z"));
+        builder.multi_line(true).nest_limit(MAX_GROUPS as u32 * 4);
+        // Larger and larger: the crate does not say how large a compiled expression is, only whether it is too large.
+        for limit in SIZES {
+            match builder.size_limit(limit).build() {
+                Ok(regex) => return Ok(Self(regex, limit)),
+                Err(regex::Error::CompiledTooBig(_)) => {}
+                Err(error) => return Err(error.to_string().lines().last().unwrap_or_default().to_owned()),
+            }
         }
+        Err("the pattern is too large".to_owned())
+    }
+
+    /// Bytes that the compiled expression has at most.
+    pub(crate) const fn size(&self) -> usize {
+        self.1
     }
 
     /// Whether the whole value fits. A byte that is no UTF-8 counts as U+FFFD.

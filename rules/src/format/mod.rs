@@ -9,7 +9,7 @@ pub use render::render;
 pub use time::{Clock, iso8601, time_text};
 
 use crate::catalogue::{Catalogue, FieldFlags, FieldId};
-use crate::compile::typed_operand;
+use crate::compile::known_operand;
 use crate::eval::{FieldSource, Got, OperandSource, OwnedArg};
 use crate::event::EventCode;
 use crate::facts::Facts;
@@ -73,7 +73,12 @@ impl Format {
         if text.is_empty() {
             return Err(FormatError { message: "the output is empty".to_owned(), unknown_filter: false });
         }
+        if text.len() > MAX_TEXT {
+            let message = format!("the output is longer than {MAX_TEXT} bytes");
+            return Err(FormatError { message, unknown_filter: false });
+        }
         let mut tokens = Vec::new();
+        let (mut width, mut fields) = (0, 0);
         while !rest.is_empty() {
             let Some(at) = memchr::memchr(b'%', rest) else {
                 tokens.push(Token::Literal(rest.to_vec()));
@@ -83,6 +88,16 @@ impl Format {
                 tokens.push(Token::Literal(rest[..at].to_vec()));
             }
             let (token, after) = value_token(&rest[at + 1..], catalogue)?;
+            width += token.width;
+            if width > MAX_TEXT {
+                let message = format!("the fields of the output are wider than {MAX_TEXT} bytes together");
+                return Err(FormatError { message, unknown_filter: false });
+            }
+            fields += 1;
+            if fields > MAX_FIELDS {
+                let message = format!("the output has more than {MAX_FIELDS} fields");
+                return Err(FormatError { message, unknown_filter: false });
+            }
             tokens.push(Token::Value(Box::new(token)));
             rest = after;
         }
@@ -190,6 +205,12 @@ impl Format {
 
 /// What a missing value prints.
 const MISSING: &[u8] = b"<NA>";
+
+/// Longest output, and the widest that its fields can ask to be together: an alert is built from it several times over.
+const MAX_TEXT: usize = 1 << 20;
+
+/// Most fields of an output.
+const MAX_FIELDS: usize = 1_000;
 
 /// Widest field; wider ones are cut to it.
 const MAX_WIDTH: usize = 4096;
@@ -338,7 +359,7 @@ fn longest(operand: Operand, length: usize, catalogue: &Catalogue) -> Option<((O
 }
 
 fn shown(operand: &Operand, catalogue: &Catalogue) -> Option<Shown> {
-    let mut typed = typed_operand(operand, catalogue).ok()?;
+    let mut typed = known_operand(operand, catalogue)?;
     if let OperandSource::Field(field) = &mut typed.source {
         // Without index it prints the process itself.
         if field.id == FieldId::PROC_APID && field.arg == OwnedArg::None {
@@ -348,7 +369,7 @@ fn shown(operand: &Operand, catalogue: &Catalogue) -> Option<Shown> {
     let mut ids = Vec::new();
     operand.walk(&mut |inner| {
         if let Operand::Field { .. } = inner {
-            ids.extend(typed_operand(inner, catalogue).ok().and_then(|typed| typed.field));
+            ids.extend(known_operand(inner, catalogue).and_then(|typed| typed.field));
         }
     });
     Some(Shown {

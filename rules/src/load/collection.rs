@@ -4,8 +4,9 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use super::item::{List, Macro, Order, Origin, RuleItem};
+use super::warnings::Warnings;
 use crate::catalogue::Catalogue;
-use crate::compile::typed_operand;
+use crate::compile::known_operand;
 use crate::diagnostic::Code;
 use crate::options::Version;
 use crate::parse;
@@ -44,7 +45,7 @@ pub(crate) struct Collection {
     catalogue: Arc<Catalogue>,
     pub(crate) required_engine: Option<Version>,
     pub(crate) required_plugins: Vec<Vec<(String, Version)>>,
-    pub(crate) warnings: Vec<Trouble>,
+    pub(crate) warnings: Warnings,
     /// Set where all errors are wanted and not the first alone.
     pub(crate) recovery: Option<Recovery>,
 }
@@ -93,7 +94,7 @@ impl Collection {
             catalogue,
             required_engine: None,
             required_plugins: Vec::new(),
-            warnings: Vec::new(),
+            warnings: Warnings::default(),
             recovery: None,
         }
     }
@@ -172,7 +173,7 @@ impl Collection {
                 .is_ok_and(|expr| Graph::default().add(&expr, &self.catalogue, &mut Vec::new()).is_ok());
         }
         parse::parse_operand_prefix(text.as_bytes(), true)
-            .is_ok_and(|(operand, length)| length == text.len() && typed_operand(&operand, &self.catalogue).is_ok())
+            .is_ok_and(|(operand, length)| length == text.len() && known_operand(&operand, &self.catalogue).is_some())
     }
 
     pub(crate) fn warn(&mut self, code: Code, message: String, origin: Origin, kind: &'static str, name: &str) {

@@ -1,5 +1,7 @@
 //! The items of rule files as read: lists, macros, rules, requirements.
 
+use std::collections::HashMap;
+
 use super::yaml::Place;
 use crate::rule::Priority;
 
@@ -39,7 +41,7 @@ pub(crate) struct Macro {
     pub(crate) appended: Vec<(usize, Origin)>,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 #[expect(clippy::struct_excessive_bools, reason = "the keys of a rule")]
 pub(crate) struct RuleItem {
     pub(crate) name: String,
@@ -54,7 +56,7 @@ pub(crate) struct RuleItem {
     pub(crate) warn_evttypes: bool,
     pub(crate) skip_if_unknown_filter: bool,
     pub(crate) tags: std::collections::BTreeSet<String>,
-    pub(crate) exceptions: Vec<Exception>,
+    pub(crate) exceptions: Exceptions,
     pub(crate) order: Order,
     pub(crate) origin: Origin,
     pub(crate) condition_origin: Origin,
@@ -71,6 +73,42 @@ pub(crate) struct Exception {
     pub(crate) comps: Option<Entry>,
     pub(crate) values: Vec<Entry>,
     pub(crate) origin: Origin,
+}
+
+/// Exceptions of a rule, in order and by name.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Exceptions {
+    all: Vec<Exception>,
+    /// The first with a name.
+    by_name: HashMap<String, usize>,
+}
+
+impl Exceptions {
+    pub(crate) fn new(all: Vec<Exception>) -> Self {
+        let mut exceptions = Self::default();
+        for exception in all {
+            exceptions.push(exception);
+        }
+        exceptions
+    }
+
+    pub(crate) fn push(&mut self, exception: Exception) {
+        self.by_name.entry(exception.name.clone()).or_insert(self.all.len());
+        self.all.push(exception);
+    }
+
+    pub(crate) fn get_mut(&mut self, name: &str) -> Option<&mut Exception> {
+        self.by_name.get(name).and_then(|at| self.all.get_mut(*at))
+    }
+
+    /// To change them, but for their names.
+    pub(crate) fn all_mut(&mut self) -> &mut [Exception] {
+        &mut self.all
+    }
+
+    pub(crate) fn all(&self) -> &[Exception] {
+        &self.all
+    }
 }
 
 /// A scalar or a list of entries.

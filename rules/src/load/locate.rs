@@ -4,6 +4,7 @@
 //! it was written, the fault is found in that, and its place in the file is where the letters of the two agree. All of this is
 //! done for errors alone.
 
+use std::cell::Cell;
 use std::collections::{HashMap, HashSet};
 
 use super::collection::Collection;
@@ -108,7 +109,7 @@ impl Locator<'_> {
             Expr::Macro(name, pos) => matches!(fault, Fault::Macro(wanted) if wanted == name).then_some(pos.index),
             Expr::Exists(..) | Expr::Check { .. } => {
                 let Fault::Message(wanted) = fault else { return None };
-                let error = compile_check(expr, self.collection.catalogue(), &mut Vec::new()).err()?;
+                let error = compile_check(expr, self.collection.catalogue(), &mut Vec::new(), &Cell::new(0)).err()?;
                 (error.message == *wanted).then_some(error.pos.index)
             }
         }
@@ -123,7 +124,7 @@ impl Locator<'_> {
             Expr::Exists(..) | Expr::Check { .. } => {
                 let mut hints = Vec::new();
                 // What does not compile has been reported.
-                let _ = compile_check(expr, self.collection.catalogue(), &mut hints);
+                let _ = compile_check(expr, self.collection.catalogue(), &mut hints, &Cell::new(0));
                 hints.into_iter().any(&mut *take)
             }
         }

@@ -6,12 +6,15 @@
 mod collection;
 mod exception;
 mod item;
+mod libyaml;
+mod lists;
 mod locate;
+mod macros;
 mod output;
 mod reader;
 mod report;
-mod resolve;
 mod schema;
+mod warnings;
 mod yaml;
 
 use std::collections::HashMap;
@@ -19,12 +22,14 @@ use std::sync::Arc;
 
 use collection::{Collection, Recovery, Trouble};
 use item::{Origin, RuleItem};
+use lists::Lists;
 use locate::{Fault, Locator, Written};
+use macros::{MacroError, MacroTree, Macros};
 use report::{Diagnostics, MAX_SPOTS, syntax_hint};
-use resolve::{Lists, MacroError, MacroTree, Macros};
+use warnings::Warnings;
 
 use crate::catalogue::{Catalogue, FieldId};
-use crate::compile::typed_operand;
+use crate::compile::known_operand;
 use crate::diagnostic::{Code, Diagnostic, Severity};
 use crate::event::{EventCode, EventSet};
 use crate::options::{LoadOptions, Source};
@@ -32,7 +37,7 @@ use crate::parse::{self, Expr, Op, Operand, Right};
 use crate::program::{Graph, NodeId, condition_events};
 use crate::rule::Rule;
 
-pub use resolve::resolve_macros;
+pub use macros::resolve_macros;
 pub use schema::Schema;
 
 /// Event sets larger than this are worth a warning.
@@ -40,6 +45,9 @@ const MANY_EVENTS: usize = 100;
 
 /// Longest canonical condition that is kept with a rule; beyond it only its start is.
 const MAX_PRINT: usize = 1 << 20;
+
+/// Most checks of all conditions with their macros put in.
+const MAX_TOTAL_NODES: usize = 500_000;
 
 /// What came of loading.
 #[derive(Debug)]
@@ -79,7 +87,7 @@ fn run(
     options: &LoadOptions,
     recovery: Option<Recovery>,
 ) -> (Option<Loaded>, Vec<Diagnostic>, Definitions) {
-    let catalogue = options.catalogue.clone().unwrap_or_else(|| Arc::new(Catalogue::builtin().clone()));
+    let catalogue = options.catalogue.clone().unwrap_or_else(Catalogue::shared);
     let mut collection = Collection::new(catalogue);
     collection.recovery = recovery;
     let mut diagnostics = Diagnostics::new();
@@ -89,8 +97,9 @@ fn run(
         diagnostics.names.push(source.name.to_owned());
         let result = match std::str::from_utf8(source.text) {
             Ok(text) => {
-                diagnostics.texts.push(text.strip_prefix('\u{feff}').unwrap_or(text));
-                reader::read(file, diagnostics.texts[file], options, &mut collection)
+                let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+                diagnostics.texts.push(text);
+                reader::read(file, text, options, &mut collection)
             }
             Err(error) => {
                 let valid = String::from_utf8_lossy(&source.text[..error.valid_up_to()]);
@@ -114,7 +123,7 @@ fn run(
         let result = result.and_then(|()| compile(&mut collection, options, graph, &diagnostics.texts));
         let errors =
             collection.recovery.as_mut().map(|recovery| recovery.errors.split_off(reported)).unwrap_or_default();
-        for found in std::mem::take(&mut collection.warnings).into_iter().chain(errors.iter().cloned()) {
+        for found in std::mem::take(&mut collection.warnings).into_listed().into_iter().chain(errors.iter().cloned()) {
             diagnostics.add(found);
         }
         if let Some(recovery) = &mut collection.recovery {
@@ -140,7 +149,7 @@ fn run(
 
 fn definitions(collection: &Collection) -> Definitions {
     Definitions {
-        lists: resolve::lists(collection),
+        lists: lists::lists(collection),
         macros: collection.macros().iter().map(|item| item.name.clone()).collect(),
         rules: collection.rules().iter().map(|rule| rule.name.clone()).collect(),
     }
@@ -184,11 +193,12 @@ fn compile(
     graph: Graph,
     texts: &[&str],
 ) -> Result<Loaded, Trouble> {
-    let mut warnings = Vec::new();
+    let mut warnings = Warnings::default();
     let mut recovery = collection.recovery.take();
-    let compiler = Compiler { collection, options, texts, warnings: &mut warnings, recovery: recovery.as_mut() };
+    let compiler =
+        Compiler { collection, options, texts, warnings: &mut warnings, recovery: recovery.as_mut(), nodes: 0 };
     let result = compiler.run(graph);
-    collection.warnings.append(&mut warnings);
+    collection.warnings.append(warnings);
     collection.recovery = recovery;
     result
 }
@@ -198,8 +208,10 @@ struct Compiler<'a, 'w> {
     options: &'a LoadOptions,
     /// The files so far, to point into.
     texts: &'w [&'w str],
-    warnings: &'w mut Vec<Trouble>,
+    warnings: &'w mut Warnings,
     recovery: Option<&'w mut Recovery>,
+    /// Of the conditions so far.
+    nodes: usize,
 }
 
 /// Why a rule was not compiled.
@@ -290,8 +302,8 @@ impl<'a> Compiler<'a, '_> {
         graph: &mut Graph,
     ) -> Result<(Rule, NodeId, Arc<Expr>), Failed> {
         let catalogue = self.collection.catalogue();
-        let text = exception::condition(&item.condition, &item.exceptions).map_err(|(name, message)| {
-            let origin = item.exceptions.iter().find(|known| known.name == name).map(|known| &known.origin);
+        let text = exception::condition(&item.condition, item.exceptions.all()).map_err(|(name, message)| {
+            let origin = item.exceptions.all().iter().find(|known| known.name == name).map(|known| &known.origin);
             let context = [("rule", item.name.as_str()), ("exception", name.as_str())];
             Failed::Error(trouble(Code::Validate, message, origin.unwrap_or(&item.origin), &context))
         })?;
@@ -319,6 +331,13 @@ impl<'a> Compiler<'a, '_> {
         let resolved = macros
             .resolve(&parsed, usize::MAX)
             .map_err(|error| Failed::Error(self.macro_trouble(&error, &written, &context)))?;
+        self.nodes = self.nodes.saturating_add(resolved.nodes);
+        if self.nodes > MAX_TOTAL_NODES {
+            let message = format!(
+                "all conditions together are too large with their macros put in (more than {MAX_TOTAL_NODES} checks)"
+            );
+            return Err(Failed::Error(trouble(Code::CompileCondition, message, origin, &context)));
+        }
         for (code, message) in suspicions(&resolved.expr) {
             self.warn(code, message, origin, &context);
         }
@@ -463,7 +482,7 @@ fn operand_fields(expr: &Expr, catalogue: &Catalogue) -> Vec<FieldId> {
         if let Operand::Field { name, arg, .. } = operand
             && seen.insert((name.clone(), arg.clone()))
         {
-            fields.extend(typed_operand(operand, catalogue).ok().and_then(|typed| typed.field));
+            fields.extend(known_operand(operand, catalogue).and_then(|typed| typed.field));
         }
     });
     fields

@@ -1,10 +1,10 @@
 //! Reads the items of a rule file into the collection: shapes, types, overriding and appending.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 
 use super::collection::{Collection, Trouble};
-use super::item::{BLANKS, Entry, Exception, List, Macro, Order, Origin, RuleItem};
+use super::item::{BLANKS, Entry, Exception, Exceptions, List, Macro, Order, Origin, RuleItem};
 use super::yaml::{self, Node, Value};
 use crate::diagnostic::Code;
 use crate::nearest::{did_you_mean, nearest};
@@ -36,6 +36,9 @@ const APPENDABLE: [&str; 5] = ["condition", "output", "desc", "tags", "exception
 /// Rule keys that `override` can only replace.
 const REPLACEABLE: [&str; 6] =
     ["priority", "enabled", "warn_evttypes", "skip-if-unknown-filter", "capture", "capture_duration"];
+
+/// Most rules of all files. A hundred times what upstream has is half of it.
+const MAX_RULES: usize = 20_000;
 
 /// Reads one file. The first error ends it.
 pub(super) fn read(file: usize, text: &str, options: &LoadOptions, collection: &mut Collection) -> Result<(), Trouble> {
@@ -262,7 +265,8 @@ impl Reader<'_> {
         match self.collection.macro_mut(&name) {
             Some(known) if append => {
                 known.appended.push((known.condition.len() + 1, condition_origin));
-                known.condition = format!("{} {condition}", known.condition);
+                known.condition.push(' ');
+                known.condition.push_str(&condition);
                 known.order.visibility = order.visibility;
             }
             Some(known) => {
@@ -309,24 +313,25 @@ impl Reader<'_> {
     fn append_rule(&mut self, item: &Arc<Node>) -> Result<(), Trouble> {
         let condition = self.optional(item, "condition")?;
         let exceptions = self.exceptions(item, true)?;
-        let mut rule = self.existing(item, "append")?;
+        self.existing(item, "append")?;
         if item.get("condition").is_none() && item.get("exceptions").is_none() {
             let message = "appended rule must have exceptions or condition property".to_owned();
             return self.fail(Code::Validate, message, item);
         }
+        let mut rule = self.take();
         if let Some(condition) = condition {
             self.append_condition(&mut rule, item, &condition);
         }
-        self.append_exceptions(&mut rule, exceptions)?;
-        self.store(rule);
-        Ok(())
+        let appended = self.append_exceptions(&mut rule, exceptions);
+        self.store(rule, item).and(appended)
     }
 
     /// Appends, then replaces; of either first what the item says, then whether there is such a rule.
     fn override_rule(&mut self, item: &Arc<Node>, overrides: &Overrides) -> Result<(), Trouble> {
         if !overrides.append.is_empty() {
             let change = self.change(item, &overrides.append, true)?;
-            let mut rule = self.existing(item, "override")?;
+            self.existing(item, "override")?;
+            let mut rule = self.take();
             let append = |text: &mut String, more: Option<String>| {
                 if let Some(more) = more {
                     text.push(' ');
@@ -339,12 +344,13 @@ impl Reader<'_> {
             append(&mut rule.output, change.output);
             append(&mut rule.desc, change.desc);
             rule.tags.extend(change.tags.unwrap_or_default());
-            self.append_exceptions(&mut rule, change.exceptions.unwrap_or_default())?;
-            self.store(rule);
+            let appended = self.append_exceptions(&mut rule, change.exceptions.unwrap_or_default());
+            self.store(rule, item).and(appended)?;
         }
         if !overrides.replace.is_empty() {
             let change = self.change(item, &overrides.replace, false)?;
-            let mut rule = self.existing(item, "override")?;
+            self.existing(item, "override")?;
+            let mut rule = self.take();
             if let Some(condition) = change.condition {
                 rule.condition = condition;
                 rule.condition_origin = self.origin(item.get("condition").unwrap_or(item));
@@ -356,14 +362,14 @@ impl Reader<'_> {
             }
             rule.desc = change.desc.unwrap_or(rule.desc);
             rule.tags = change.tags.unwrap_or(rule.tags);
-            rule.exceptions = change.exceptions.unwrap_or(rule.exceptions);
+            rule.exceptions = change.exceptions.map_or(rule.exceptions, Exceptions::new);
             rule.priority = change.priority.unwrap_or(rule.priority);
             rule.enabled = change.enabled.unwrap_or(rule.enabled);
             rule.warn_evttypes = change.warn_evttypes.unwrap_or(rule.warn_evttypes);
             rule.skip_if_unknown_filter = change.skip_if_unknown_filter.unwrap_or(rule.skip_if_unknown_filter);
             rule.capture = change.capture.unwrap_or(rule.capture);
             rule.capture_duration = change.capture_duration.unwrap_or(rule.capture_duration);
-            self.store(rule);
+            self.store(rule, item)?;
         }
         for (key, _) in item.entries() {
             let name = key.text().unwrap_or_default();
@@ -416,7 +422,8 @@ impl Reader<'_> {
     fn append_condition(&self, rule: &mut RuleItem, item: &Arc<Node>, condition: &str) {
         let origin = self.origin(item.get("condition").unwrap_or(item));
         rule.appended.push((rule.condition.len() + 1, origin));
-        rule.condition = format!("{} {condition}", rule.condition);
+        rule.condition.push(' ');
+        rule.condition.push_str(condition);
     }
 
     /// Only `enabled`: switches a rule on or off.
@@ -459,7 +466,7 @@ impl Reader<'_> {
             warn_evttypes: self.boolean(item, "warn_evttypes", true)?,
             skip_if_unknown_filter: self.boolean(item, "skip-if-unknown-filter", false)?,
             tags: self.tags(item)?,
-            exceptions: self.exceptions(item, false)?,
+            exceptions: Exceptions::new(self.exceptions(item, false)?),
             order: Order::default(),
             origin: self.origin(item),
             condition_origin: self.origin(item.get("condition").unwrap_or(item)),
@@ -477,21 +484,20 @@ impl Reader<'_> {
             self.warn(Code::UnknownSource, message, item);
         }
         let unknown_source = rule.unknown_source;
-        for exception in &mut rule.exceptions {
+        for exception in rule.exceptions.all_mut() {
             self.validate_exception(exception, unknown_source)?;
         }
-        self.store(rule);
-        Ok(())
+        self.store(rule, item)
     }
 
-    /// A copy of the rule that an item changes.
-    fn existing(&mut self, item: &Arc<Node>, what: &str) -> Result<RuleItem, Trouble> {
+    /// The rule that an item changes has to be there.
+    fn existing(&mut self, item: &Arc<Node>, what: &str) -> Result<(), Trouble> {
         let source = match item.get("source") {
             Some(node) if !node.is_null() => self.optional(item, "source")?,
             _ => None,
         };
         let name = self.name.clone();
-        let Some(rule) = self.collection.rule_mut(&name).cloned() else {
+        let Some(rule) = self.collection.rule_mut(&name) else {
             let message = format!("rule has '{what}' key but no rule by that name already exists");
             return self.missing(&message, item);
         };
@@ -499,18 +505,29 @@ impl Reader<'_> {
             let message = "rule has been re-defined with a different source".to_owned();
             return self.fail(Code::Validate, message, item);
         }
-        Ok(rule)
+        Ok(())
     }
 
-    fn store(&mut self, mut rule: RuleItem) {
+    /// The rule that an item changes, out of its place, to be stored again whatever happens: copies would make ten thousand
+    /// changes of a large rule endless.
+    fn take(&mut self) -> RuleItem {
+        self.collection.rule_mut(&self.name).map(std::mem::take).unwrap_or_default()
+    }
+
+    fn store(&mut self, mut rule: RuleItem, item: &Arc<Node>) -> Result<(), Trouble> {
         let order = self.collection.next_order();
         if let Some(known) = self.collection.rule_mut(&rule.name) {
-            rule.order = Order { index: known.order.index, visibility: order.visibility };
+            // One of the two is new, and 0.
+            rule.order = Order { index: known.order.index.max(rule.order.index), visibility: order.visibility };
             *known = rule;
         } else {
             rule.order = order;
             self.collection.add_rule(rule);
         }
+        if self.collection.rules().len() > MAX_RULES {
+            return self.fail(Code::Validate, format!("there are more than {MAX_RULES} rules"), item);
+        }
+        Ok(())
     }
 
     fn tags(&self, item: &Arc<Node>) -> Result<BTreeSet<String>, Trouble> {
@@ -537,7 +554,8 @@ impl Reader<'_> {
         let Some(entries) = node.items() else {
             return self.fail(Code::YamlValidate, "rule exceptions must be a sequence".to_owned(), node);
         };
-        let mut exceptions: Vec<Exception> = Vec::new();
+        let mut exceptions: Vec<Exception> = Vec::with_capacity(entries.len());
+        let mut names = HashSet::with_capacity(entries.len());
         for entry in entries {
             if !matches!(entry.value, Value::Map(_)) {
                 let message = "rule exception item must be a map".to_owned();
@@ -547,7 +565,7 @@ impl Reader<'_> {
                 trouble.context.insert(1.min(trouble.context.len()), ("exception", String::new()));
                 trouble
             })?;
-            if exceptions.iter().any(|known| known.name == name) {
+            if !names.insert(name.clone()) {
                 let message = format!("multiple definitions of exception '{name}' in the same item");
                 self.warn_exception(Code::ExceptionNameNotUnique, message, entry, &name);
             }
@@ -593,7 +611,7 @@ impl Reader<'_> {
                 let message = format!("a value of '{key}' must not be empty");
                 self.fail_in(Code::YamlValidate, message, node, &[("exception", exception), ("value for", key)])
             }
-            Value::Scalar { text, .. } => Ok(Entry::One(text.clone())),
+            Value::Scalar { text, .. } => Ok(Entry::One(text.as_ref().to_owned())),
             Value::Null | Value::Map(_) => Ok(Entry::One(String::new())),
         }
     }
@@ -608,7 +626,7 @@ impl Reader<'_> {
                 trouble.context = context.iter().map(|(kind, name)| (*kind, name.clone())).collect();
                 Err(trouble)
             };
-            if let Some(known) = rule.exceptions.iter_mut().find(|known| known.name == name) {
+            if let Some(known) = rule.exceptions.get_mut(&name) {
                 if exception.fields.as_ref().is_some_and(Entry::is_given) {
                     return fail(format!(
                         "can not append exception fields to existing exception '{name}', only values"
@@ -759,7 +777,7 @@ impl Reader<'_> {
         let fail = |message: String| self.fail_in(Code::YamlValidate, message, node, &[("value for", key)]);
         match &node.value {
             Value::Scalar { text, .. } if text.is_empty() => fail(format!("the value of '{key}' must not be empty")),
-            Value::Scalar { text, .. } => Ok(text.clone()),
+            Value::Scalar { text, .. } => Ok(text.as_ref().to_owned()),
             Value::Null => self.fail(Code::YamlValidate, format!("mapping for key '{key}' is empty"), node),
             _ => fail(format!("the value of '{key}' is not a scalar")),
         }

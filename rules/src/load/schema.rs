@@ -57,5 +57,5 @@ fn item_fits(item: &Arc<Node>) -> bool {
 }
 
 fn is_boolean(node: &Node) -> bool {
-    matches!(&node.value, Value::Scalar { text, plain: true } if matches!(text.as_str(), "true" | "false"))
+    matches!(&node.value, Value::Scalar { text, plain: true } if matches!(&**text, "true" | "false"))
 }

@@ -1,25 +1,28 @@
 //! YAML with positions: what the files say, before anything is made of it.
 //!
-//! The crate's parser yields events; the tree is built here with limits on depth and size, so that neither deep nesting
+//! libyaml yields events; the tree is built here with limits on depth and size, so that neither deep nesting
 //! nor aliases of aliases can exhaust memory or stack.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use libyaml_safer::{EventData, Mark, Parser, ScalarStyle};
+use super::libyaml::{Event, Parser};
 
 /// Deepest nesting of a rule file.
 const MAX_DEPTH: usize = 100;
 
-/// Most values of a document with its aliases put in.
-const MAX_SIZE: u64 = 4_000_000;
+/// Most values of a file with its aliases put in: more would not fit the memory that loading may take.
+const MAX_SIZE: u32 = 1_250_000;
 
-/// A value and its place.
+/// Bytes of text that count as one value more: an alias of a long text must not be free.
+const LONG: u32 = 16;
+
+/// A value and its place. Kept small: a file has a million of them at most.
 #[derive(Clone, Debug)]
 pub(crate) struct Node {
     pub(crate) value: Value,
     pub(crate) at: Place,
-    size: u64,
+    size: u32,
 }
 
 /// Line and column, from 1.
@@ -35,11 +38,11 @@ pub(crate) enum Value {
     Null,
     /// Any other scalar; `plain` if it was written without quotes.
     Scalar {
-        text: String,
+        text: Box<str>,
         plain: bool,
     },
-    Sequence(Vec<Arc<Node>>),
-    Map(Vec<(Arc<Node>, Arc<Node>)>),
+    Sequence(Box<[Arc<Node>]>),
+    Map(Box<[(Arc<Node>, Arc<Node>)]>),
 }
 
 /// Text that is not YAML.
@@ -51,12 +54,18 @@ pub(crate) struct YamlError {
     pub(crate) is_tag: bool,
 }
 
-impl Node {
-    pub(crate) fn text(&self) -> Option<&str> {
-        match &self.value {
-            Value::Scalar { text, .. } => Some(text),
+impl Value {
+    fn text(&self) -> Option<&str> {
+        match self {
+            Self::Scalar { text, .. } => Some(text),
             _ => None,
         }
+    }
+}
+
+impl Node {
+    pub(crate) fn text(&self) -> Option<&str> {
+        self.value.text()
     }
 
     pub(crate) fn is_null(&self) -> bool {
@@ -86,78 +95,77 @@ impl Node {
     }
 }
 
+/// The name of an anchor, if there is one.
+type Anchor = Option<Box<[u8]>>;
+
 /// A collection that is being read.
 struct Open {
-    anchor: Option<String>,
+    anchor: Anchor,
     at: Place,
     is_map: bool,
     children: Vec<Arc<Node>>,
 }
 
+impl Open {
+    fn close(self) -> Result<(Node, Anchor), YamlError> {
+        let size = self.children.iter().fold(1_u32, |sum, child| sum.saturating_add(child.size));
+        let value = if self.is_map {
+            let mut children = self.children.into_iter();
+            let mut entries = Vec::with_capacity(children.len() / 2);
+            while let (Some(key), Some(value)) = (children.next(), children.next()) {
+                entries.push((key, value));
+            }
+            Value::Map(entries.into())
+        } else {
+            Value::Sequence(self.children.into())
+        };
+        limited(size, self.at)?;
+        Ok((Node { value, at: self.at, size }, self.anchor))
+    }
+}
+
 /// Reads all documents of a text.
 pub(crate) fn documents(text: &str) -> Result<Vec<Arc<Node>>, YamlError> {
     let mut documents = Vec::new();
-    let mut anchors: HashMap<String, Arc<Node>> = HashMap::new();
+    let mut anchors: HashMap<Box<[u8]>, Arc<Node>> = HashMap::new();
     let mut open: Vec<Open> = Vec::new();
-    let mut total = 0_u64;
-    let mut parser = Parser::new();
-    let mut input = text.as_bytes();
-    parser.set_input_string(&mut input);
+    // Values read, and values of the documents with their aliases put in.
+    let (mut read, mut total) = (0_u32, 0_u32);
+    let mut parser = Parser::new(text);
     loop {
-        let event = parser.parse().map_err(|error| YamlError {
-            is_tag: error.context() == Some("while scanning a tag"),
-            message: error.problem().to_owned(),
-            at: error.problem_mark().map(place).unwrap_or_default(),
-        })?;
-        let at = place(event.start_mark);
-        let fail = |message: &str| Err(YamlError { message: message.to_owned(), at, is_tag: false });
-        let (node, anchor) = match event.data {
-            EventData::Scalar { anchor, tag, value: text, style, .. } => {
-                let plain = style == ScalarStyle::Plain;
-                let is_null = plain && tag.is_none() && matches!(text.as_str(), "" | "~" | "null" | "Null" | "NULL");
+        let (event, at) = parser.next()?;
+        let (node, anchor) = match event {
+            Event::Scalar { text, plain, anchor, has_tag } => {
+                let is_null = plain && !has_tag && matches!(&*text, "" | "~" | "null" | "Null" | "NULL");
                 let value = if is_null { Value::Null } else { Value::Scalar { text, plain } };
-                (Arc::new(Node { value, at, size: 1 }), anchor)
+                let size = value.text().map_or(1, |text| 1 + text.len() as u32 / LONG);
+                (Arc::new(Node { value, at, size }), anchor)
             }
-            data @ (EventData::SequenceStart { .. } | EventData::MappingStart { .. }) => {
+            Event::Start { anchor, is_map } => {
                 if open.len() >= MAX_DEPTH {
-                    return fail("the document is nested too deeply");
+                    return fail("the document is nested too deeply", at);
                 }
-                let is_map = matches!(data, EventData::MappingStart { .. });
-                let (EventData::SequenceStart { anchor, .. } | EventData::MappingStart { anchor, .. }) = data else {
-                    continue;
-                };
                 open.push(Open { anchor, at, is_map, children: Vec::new() });
                 continue;
             }
-            EventData::SequenceEnd | EventData::MappingEnd => {
-                let Some(done) = open.pop() else { return fail("unexpected end of a collection") };
-                let size = done.children.iter().fold(1_u64, |sum, child| sum.saturating_add(child.size));
-                if size > MAX_SIZE {
-                    return fail("the document is too large with its aliases put in");
-                }
-                let value = if done.is_map {
-                    let mut children = done.children.into_iter();
-                    let mut entries = Vec::with_capacity(children.len() / 2);
-                    while let (Some(key), Some(value)) = (children.next(), children.next()) {
-                        entries.push((key, value));
-                    }
-                    Value::Map(entries)
-                } else {
-                    Value::Sequence(done.children)
-                };
-                (Arc::new(Node { value, at: done.at, size }), done.anchor)
+            Event::End => {
+                let Some(done) = open.pop() else { return fail("unexpected end of a collection", at) };
+                let (node, anchor) = done.close()?;
+                (Arc::new(node), anchor)
             }
-            EventData::Alias { anchor } => match anchors.get(&anchor) {
+            Event::Alias(anchor) => match anchors.get(&anchor) {
                 Some(node) => (Arc::clone(node), None),
-                None => return fail("the alias has no anchor, or is inside of it"),
+                None => return fail("the alias has no anchor, or is inside of it", at),
             },
-            EventData::DocumentStart { .. } => {
+            Event::DocumentStart => {
                 anchors.clear();
                 continue;
             }
-            EventData::StreamStart { .. } | EventData::DocumentEnd { .. } => continue,
-            EventData::StreamEnd => return Ok(documents),
+            Event::Other => continue,
+            Event::StreamEnd => return Ok(documents),
         };
+        read += 1;
+        limited(read, at)?;
         if let Some(anchor) = anchor {
             anchors.insert(anchor, Arc::clone(&node));
         }
@@ -165,14 +173,21 @@ pub(crate) fn documents(text: &str) -> Result<Vec<Arc<Node>>, YamlError> {
             parent.children.push(node);
         } else {
             total = total.saturating_add(node.size);
-            if total > MAX_SIZE {
-                return fail("the file is too large with its aliases put in");
-            }
+            limited(total, at)?;
             documents.push(node);
         }
     }
 }
 
-fn place(mark: Mark) -> Place {
-    Place { line: mark.line as usize + 1, column: mark.column as usize + 1 }
+fn limited(values: u32, at: Place) -> Result<(), YamlError> {
+    if values <= MAX_SIZE {
+        return Ok(());
+    }
+    let message =
+        format!("the file is too large: it has more than {MAX_SIZE} values with its aliases put in; split it");
+    Err(YamlError { message, at, is_tag: false })
+}
+
+fn fail<T>(message: &str, at: Place) -> Result<T, YamlError> {
+    Err(YamlError { message: message.to_owned(), at, is_tag: false })
 }

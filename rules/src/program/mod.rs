@@ -6,6 +6,7 @@
 mod events;
 mod plan;
 
+use std::cell::Cell;
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -49,10 +50,15 @@ pub(crate) struct Graph {
     estimates: Vec<Estimate>,
     known: HashMap<Node, NodeId>,
     checks: Vec<Predicate>,
-    hints: Vec<Vec<Hint>>,
+    /// What checks are suspected of.
+    hints: HashMap<u32, Vec<Hint>>,
     /// Checks that only ask for the name of the event.
     name_checks: Vec<u32>,
     known_checks: HashMap<Vec<u8>, u32>,
+    /// Bytes of regular expressions so far.
+    regexes: usize,
+    /// Checks that stand for several others.
+    known_merged: HashMap<Box<[u32]>, u32>,
     /// What checks of texts ask for, to merge several of one field.
     parts: Vec<Option<TextParts>>,
     /// Trees that were added and need no hint, by address; held so that no address is used twice.
@@ -91,7 +97,7 @@ impl Graph {
         }
         let found = hints.len();
         let node = self.add_new(expr, catalogue, hints)?;
-        if hints.len() == found {
+        if hints.len() == found && Arc::strong_count(expr) > 1 {
             self.seen.insert(address, (Arc::clone(expr), node));
         }
         Ok(node)
@@ -104,10 +110,15 @@ impl Graph {
         hints: &mut Vec<Hint>,
     ) -> Result<NodeId, CompileError> {
         match expr.as_ref() {
-            Expr::And(children, _) | Expr::Or(children, _) => {
+            Expr::And(..) | Expr::Or(..) => {
                 let is_and = matches!(expr.as_ref(), Expr::And(..));
-                let children =
-                    children.iter().map(|child| self.add(child, catalogue, hints)).collect::<Result<Vec<_>, _>>()?;
+                let mut operands = Vec::new();
+                flatten(expr, is_and, &mut operands);
+                // A loop and no iterator: each level of a condition takes stack.
+                let mut children = Vec::with_capacity(operands.len());
+                for child in operands {
+                    children.push(self.add(child, catalogue, hints)?);
+                }
                 Ok(self.combine(is_and, children))
             }
             Expr::Not(child, _) => {
@@ -135,16 +146,24 @@ impl Graph {
                 self.negate(child)
             }
             Node::And(children) => {
-                let children = children.iter().map(|child| self.specialise(*child, code, done)).collect();
+                let children = self.specialise_all(&children, code, done);
                 self.combine(true, children)
             }
             Node::Or(children) => {
-                let children = children.iter().map(|child| self.specialise(*child, code, done)).collect();
+                let children = self.specialise_all(&children, code, done);
                 self.combine(false, children)
             }
         };
         done.insert(root, result);
         result
+    }
+
+    fn specialise_all(&mut self, nodes: &[NodeId], code: EventCode, done: &mut HashMap<NodeId, NodeId>) -> Vec<NodeId> {
+        let mut all = Vec::with_capacity(nodes.len());
+        for node in nodes {
+            all.push(self.specialise(*node, code, done));
+        }
+        all
     }
 
     /// Which checks of the graph the name of an event decides, and how: events with equal answers share programs.
@@ -155,6 +174,8 @@ impl Graph {
     /// Forgets what only adding conditions needs.
     pub(crate) fn finish(&mut self) {
         self.seen = HashMap::new();
+        self.known_checks = HashMap::new();
+        self.hints = HashMap::new();
     }
 
     pub(crate) fn is_never(&self, node: NodeId) -> bool {
@@ -210,24 +231,28 @@ impl Graph {
     }
 
     fn check(&mut self, expr: &Expr, catalogue: &Catalogue, hints: &mut Vec<Hint>) -> Result<NodeId, CompileError> {
-        let key = check_key(expr);
+        let key = parse::key(expr);
         let at = if let Some(at) = self.known_checks.get(&key) {
             *at
         } else {
             let mut found = Vec::new();
-            let check = compile_check(expr, catalogue, &mut found)?;
+            let regexes = Cell::new(self.regexes);
+            let check = compile_check(expr, catalogue, &mut found, &regexes)?;
+            self.regexes = regexes.get();
             let at = self.checks.len() as u32;
             if asks_for_name(&check) {
                 self.name_checks.push(at);
             }
             self.parts.push(text_parts(expr, &check));
             self.checks.push(check);
-            self.hints.push(found);
+            if !found.is_empty() {
+                self.hints.insert(at, found);
+            }
             self.known_checks.insert(key, at);
             at
         };
         let pos = expr.pos();
-        hints.extend(self.hints[at as usize].iter().map(|hint| Hint { pos, ..hint.clone() }));
+        hints.extend(self.hints.get(&at).into_iter().flatten().map(|hint| Hint { pos, ..hint.clone() }));
         Ok(self.intern(Node::Check(at)))
     }
 
@@ -309,9 +334,7 @@ impl Graph {
         if checks.len() < 2 {
             return None;
         }
-        let key: Vec<u8> =
-            b"merged".iter().copied().chain(checks.iter().flat_map(|check| check.to_ne_bytes())).collect();
-        if let Some(known) = self.known_checks.get(&key) {
+        if let Some(known) = self.known_merged.get(checks) {
             return Some(*known);
         }
         let mut parts = TextParts::default();
@@ -323,8 +346,7 @@ impl Graph {
         let left = OperandSource::Field(field);
         self.checks.push(Predicate { left, test: Test::Text(TextTest::Any(Box::new(any))) });
         self.parts.push(Some(parts));
-        self.hints.push(Vec::new());
-        self.known_checks.insert(key, at);
+        self.known_merged.insert(checks.into(), at);
         Some(at)
     }
 
@@ -399,17 +421,15 @@ fn text_parts(expr: &Expr, check: &Predicate) -> Option<TextParts> {
     Some(parts)
 }
 
-/// Equal for checks that are the same: the canonical print, `==` as `=`.
-fn check_key(expr: &Expr) -> Vec<u8> {
-    match expr {
-        Expr::Check { left, op: Op::EqEq, modifier, right, pos } => parse::print(&Expr::Check {
-            left: left.clone(),
-            op: Op::Eq,
-            modifier: *modifier,
-            right: right.clone(),
-            pos: *pos,
-        }),
-        _ => parse::print(expr),
+/// The operands of nested `and`s, or of nested `or`s: combined at once, not level by level, each with all that is below it.
+fn flatten<'a>(expr: &'a Arc<Expr>, is_and: bool, operands: &mut Vec<&'a Arc<Expr>>) {
+    match (expr.as_ref(), is_and) {
+        (Expr::And(children, _), true) | (Expr::Or(children, _), false) => {
+            for child in children {
+                flatten(child, is_and, operands);
+            }
+        }
+        _ => operands.push(expr),
     }
 }
 
