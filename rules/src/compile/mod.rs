@@ -53,7 +53,7 @@ pub struct Hint {
 const MAX_HINTS: usize = 1_000;
 
 /// Most bytes of compiled regular expressions in a set.
-const MAX_REGEXES: usize = 64 << 20;
+const MAX_REGEXES: usize = 32 << 20;
 
 /// Compiles one check (a leaf of the tree); `regexes` counts the bytes of the set's regular expressions.
 pub(crate) fn compile_check(

@@ -11,7 +11,7 @@ use regex::{Regex, RegexBuilder};
 pub(crate) struct Posix(Regex, usize);
 
 /// Sizes that are tried, up to upstream's default memory budget.
-const SIZES: [usize; 4] = [32 << 10, 256 << 10, 2 << 20, 8 << 20];
+const SIZES: [usize; 3] = [32 << 10, 512 << 10, 8 << 20];
 
 /// Longest repetition RE2 accepts.
 const MAX_REPEAT: u32 = 1000;
