@@ -35,6 +35,8 @@ pub(super) struct Locator<'a> {
     pub(super) collection: &'a Collection,
     /// The files.
     pub(super) texts: &'a [&'a str],
+    /// Bytes of regular expressions compiled again: looking for a fault has the limit that compiling had.
+    pub(super) regexes: Cell<usize>,
 }
 
 impl<'i> Written<'i> {
@@ -109,7 +111,7 @@ impl Locator<'_> {
             Expr::Macro(name, pos) => matches!(fault, Fault::Macro(wanted) if wanted == name).then_some(pos.index),
             Expr::Exists(..) | Expr::Check { .. } => {
                 let Fault::Message(wanted) = fault else { return None };
-                let error = compile_check(expr, self.collection.catalogue(), &mut Vec::new(), &Cell::new(0)).err()?;
+                let error = compile_check(expr, self.collection.catalogue(), &mut Vec::new(), &self.regexes).err()?;
                 (error.message == *wanted).then_some(error.pos.index)
             }
         }
@@ -124,7 +126,7 @@ impl Locator<'_> {
             Expr::Exists(..) | Expr::Check { .. } => {
                 let mut hints = Vec::new();
                 // What does not compile has been reported.
-                let _ = compile_check(expr, self.collection.catalogue(), &mut hints, &Cell::new(0));
+                let _ = compile_check(expr, self.collection.catalogue(), &mut hints, &self.regexes);
                 hints.into_iter().any(&mut *take)
             }
         }

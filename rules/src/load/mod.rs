@@ -17,6 +17,7 @@ mod schema;
 mod warnings;
 mod yaml;
 
+use std::cell::Cell;
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -432,7 +433,7 @@ impl<'a> Compiler<'a, '_> {
     }
 
     fn locator(&self) -> Locator<'_> {
-        Locator { collection: self.collection, texts: self.texts }
+        Locator { collection: self.collection, texts: self.texts, regexes: Cell::new(0) }
     }
 
     fn spot(&self, written: &Written<'_>, fault: &Fault<'_>) -> Option<Origin> {
