@@ -30,7 +30,7 @@ pub enum Parameter {
     TupleTo(u8),
     /// The same, where a pointer to the length is behind it.
     TupleFrom(u8),
-    /// The same, in a `struct user_msghdr`.
+    /// The same, in a `struct user_msghdr`; of several messages the first.
     TupleMessage(u8),
     /// A buffer of as many bytes as the result says.
     Data(u8),
@@ -60,7 +60,7 @@ pub struct Reads {
     pub address: u8,
     /// A `struct user_msghdr`.
     pub message: u8,
-    /// A buffer.
+    /// A buffer, or the message that has it.
     pub data: u8,
     /// The address's length is behind a pointer.
     pub length_by_pointer: u8,
@@ -123,7 +123,11 @@ impl Reads {
                     reads.address = argument + 1;
                     reads.length_by_pointer = 1;
                 }
-                Parameter::TupleMessage(argument) | Parameter::MessageData(argument) => reads.message = argument + 1,
+                Parameter::TupleMessage(argument) => reads.message = argument + 1,
+                Parameter::MessageData(argument) => {
+                    reads.message = argument + 1;
+                    reads.data = argument + 1;
+                }
                 Parameter::Data(argument) => reads.data = argument + 1,
                 _ => {}
             }

@@ -43,6 +43,18 @@ macro_rules! optional {
     ($number:literal) => {
         Some($number)
     };
+    (($number:literal $(, $older:literal)+)) => {
+        Some($number)
+    };
+}
+
+macro_rules! older {
+    (($number:literal $(, $older:literal)+)) => {
+        &[$($older),+]
+    };
+    ($number:tt) => {
+        &[]
+    };
 }
 
 macro_rules! events {
@@ -89,6 +101,12 @@ macro_rules! events {
                     Arch::I386 => optional!($i386),
                     Arch::Aarch64 => optional!($aarch64),
                 }, )* }
+            }
+
+            /// Further numbers that i386 has for the same call with the same arguments: with identities of 16 bits, or with
+            /// wider times and sizes.
+            pub const fn other_i386_calls(self) -> &'static [u16] {
+                match self { $( Self::$variant => older!($i386), )* }
             }
 
             /// Where the parameters of a plain call are, in the order in which rules know them; none for others, and for
@@ -182,11 +200,11 @@ events! {
     Fchmodat = 35, "fchmodat", "PPME_SYSCALL_FCHMODAT_X", Call, [268, 306, 53],
         [Result, Directory(0), PathAt(1, 0), Value(2)];
     /// `chown`
-    Chown = 36, "chown", "PPME_SYSCALL_CHOWN_X", Call, [92, 212, -], [Result, Path(0), Value(1), Value(2)];
+    Chown = 36, "chown", "PPME_SYSCALL_CHOWN_X", Call, [92, (212, 182), -], [Result, Path(0), Value(1), Value(2)];
     /// `lchown`
-    Lchown = 37, "lchown", "PPME_SYSCALL_LCHOWN_X", Call, [94, 198, -], [Result, Path(0), Value(1), Value(2)];
+    Lchown = 37, "lchown", "PPME_SYSCALL_LCHOWN_X", Call, [94, (198, 16), -], [Result, Path(0), Value(1), Value(2)];
     /// `fchown`
-    Fchown = 38, "fchown", "PPME_SYSCALL_FCHOWN_X", Call, [93, 207, 55], [Result, Descriptor(0), Value(1), Value(2)];
+    Fchown = 38, "fchown", "PPME_SYSCALL_FCHOWN_X", Call, [93, (207, 95), 55], [Result, Descriptor(0), Value(1), Value(2)];
     /// `fchownat`
     Fchownat = 39, "fchownat", "PPME_SYSCALL_FCHOWNAT_X", Call, [260, 298, 54],
         [Result, Directory(0), PathAt(1, 0), Value(2), Value(3), Value(4)];
@@ -235,18 +253,18 @@ events! {
     ProcessVmWritev = 57, "process_vm_writev", "PPME_SYSCALL_PROCESS_VM_WRITEV_X", Call, [311, 348, 271],
         [Result, Value(0), Unknown];
     /// `setuid`
-    Setuid = 58, "setuid", "PPME_SYSCALL_SETUID_X", Call, [105, 213, 146], [Result, Value(0)];
+    Setuid = 58, "setuid", "PPME_SYSCALL_SETUID_X", Call, [105, (213, 23), 146], [Result, Value(0)];
     /// `setgid`
-    Setgid = 59, "setgid", "PPME_SYSCALL_SETGID_X", Call, [106, 214, 144], [Result, Value(0)];
+    Setgid = 59, "setgid", "PPME_SYSCALL_SETGID_X", Call, [106, (214, 46), 144], [Result, Value(0)];
     /// `setreuid`
-    Setreuid = 60, "setreuid", "PPME_SYSCALL_SETREUID_X", Call, [113, 203, 145], [Result, Value(0), Value(1)];
+    Setreuid = 60, "setreuid", "PPME_SYSCALL_SETREUID_X", Call, [113, (203, 70), 145], [Result, Value(0), Value(1)];
     /// `setregid`
-    Setregid = 61, "setregid", "PPME_SYSCALL_SETREGID_X", Call, [114, 204, 143], [Result, Value(0), Value(1)];
+    Setregid = 61, "setregid", "PPME_SYSCALL_SETREGID_X", Call, [114, (204, 71), 143], [Result, Value(0), Value(1)];
     /// `setresuid`
-    Setresuid = 62, "setresuid", "PPME_SYSCALL_SETRESUID_X", Call, [117, 208, 147],
+    Setresuid = 62, "setresuid", "PPME_SYSCALL_SETRESUID_X", Call, [117, (208, 164), 147],
         [Result, Value(0), Value(1), Value(2)];
     /// `setresgid`
-    Setresgid = 63, "setresgid", "PPME_SYSCALL_SETRESGID_X", Call, [119, 210, 149],
+    Setresgid = 63, "setresgid", "PPME_SYSCALL_SETRESGID_X", Call, [119, (210, 170), 149],
         [Result, Value(0), Value(1), Value(2)];
     /// `capset`
     Capset = 64, "capset", "PPME_SYSCALL_CAPSET_X", Call, [126, 185, 91], [Result, Inheritable, Permitted, Effective];
@@ -297,9 +315,9 @@ events! {
     /// `seccomp`
     Seccomp = 83, "seccomp", "PPME_SYSCALL_SECCOMP_X", Call, [317, 354, 277], [Result, Value(0), Value(1)];
     /// `truncate`
-    Truncate = 84, "truncate", "", Call, [76, 92, 45], [];
+    Truncate = 84, "truncate", "", Call, [76, (92, 193), 45], [];
     /// `ftruncate`
-    Ftruncate = 85, "ftruncate", "", Call, [77, 93, 46], [];
+    Ftruncate = 85, "ftruncate", "", Call, [77, (93, 194), 46], [];
     /// `pivot_root`
     PivotRoot = 86, "pivot_root", "", Call, [155, 217, 41], [];
     /// `move_mount`
@@ -312,11 +330,67 @@ events! {
     Fsetxattr = 90, "fsetxattr", "", Call, [190, 228, 7], [];
     /// `perf_event_open`
     PerfEventOpen = 91, "perf_event_open", "", Call, [298, 336, 241], [];
+    /// `umount` of i386; elsewhere it is `umount2` without flags.
+    Umount = 92, "umount", "PPME_SYSCALL_UMOUNT_1_X", Call, [-, 22, -], [Result, Path(0)];
+    /// `sendmmsg`; what is told of messages is told of the first.
+    Sendmmsg = 93, "sendmmsg", "PPME_SOCKET_SENDMMSG_X", Call, [307, 345, 269],
+        [Result, Descriptor(0), Unknown, Unknown, TupleMessage(1)];
+    /// `recvmmsg`; what is told of messages is told of the first.
+    Recvmmsg = 94, "recvmmsg", "PPME_SOCKET_RECVMMSG_X", Call, [299, (337, 417), 243],
+        [Result, Descriptor(0), Unknown, Unknown, TupleMessage(1), Unknown];
+    /// `fsconfig`
+    Fsconfig = 95, "fsconfig", "PPME_SYSCALL_FSCONFIG_X", Call, [431, 431, 431],
+        [Result, Descriptor(0), Value(1), Text(2), Unknown, Text(3), Value(4)];
+    /// `fsopen`
+    Fsopen = 96, "fsopen", "", Call, [430, 430, 430], [];
+    /// `fsmount`
+    Fsmount = 97, "fsmount", "", Call, [432, 432, 432], [];
+    /// `open_tree`
+    OpenTree = 98, "open_tree", "", Call, [428, 428, 428], [];
+    /// `mount_setattr`
+    MountSetattr = 99, "mount_setattr", "", Call, [442, 442, 442], [];
+    /// `fchmodat2`
+    Fchmodat2 = 100, "fchmodat2", "", Call, [452, 452, 452], [];
+    /// `pidfd_send_signal`
+    PidfdSendSignal = 101, "pidfd_send_signal", "", Call, [424, 424, 424], [];
+    /// `kexec_load`
+    KexecLoad = 102, "kexec_load", "", Call, [246, 283, 104], [];
+    /// `kexec_file_load`
+    KexecFileLoad = 103, "kexec_file_load", "", Call, [320, -, 294], [];
 }
 
 impl EventType {
-    /// The i386 multiplexer of socket calls, whose first argument 3 is `connect` (`include/uapi/linux/net.h`).
+    /// The i386 multiplexer of socket calls.
     pub const I386_SOCKETCALL: u16 = 102;
+
+    /// What `socketcall` calls for each of its first arguments (`include/uapi/linux/net.h`): the event's code, or 0 for none of
+    /// the table, and in the high byte the number of its arguments. `send` and `recv` are calls without an address.
+    pub const fn socketcalls() -> [u16; 32] {
+        const CALLS: [(usize, EventType, u16); 14] = [
+            (1, EventType::Socket, 3),
+            (2, EventType::Bind, 3),
+            (3, EventType::Connect, 3),
+            (4, EventType::Listen, 2),
+            (5, EventType::Accept, 3),
+            (9, EventType::Sendto, 4),
+            (10, EventType::Recvfrom, 4),
+            (11, EventType::Sendto, 6),
+            (12, EventType::Recvfrom, 6),
+            (16, EventType::Sendmsg, 3),
+            (17, EventType::Recvmsg, 3),
+            (18, EventType::Accept4, 4),
+            (19, EventType::Recvmmsg, 5),
+            (20, EventType::Sendmmsg, 4),
+        ];
+        let mut table = [0; 32];
+        let mut nth = 0;
+        while nth < CALLS.len() {
+            let (operation, event, arguments) = CALLS[nth];
+            table[operation] = event.code() | arguments << 8;
+            nth += 1;
+        }
+        table
+    }
 
     /// The first of the plain calls, which are the table's end.
     pub const FIRST_CALL: Self = Self::Rename;
@@ -356,6 +430,13 @@ mod tests {
                     let slot = &mut seen[usize::from(number)];
                     assert!(!*slot, "{arch:?} {number} is in two rows");
                     *slot = true;
+                }
+                if arch == Arch::I386 {
+                    for number in event.other_i386_calls() {
+                        let slot = &mut seen[usize::from(*number)];
+                        assert!(!*slot, "{arch:?} {number} is in two rows");
+                        *slot = true;
+                    }
                 }
             }
         }

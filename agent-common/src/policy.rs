@@ -106,7 +106,7 @@ pub const WANTED_CALLS: usize = 512;
 /// For each call number, the event codes of the native call (low byte) and of the 32-bit one (high byte).
 pub type CallTable = [u16; WANTED_CALLS];
 
-/// `socketcall` in the 32-bit byte of a [`CallTable`]: no event of its own, which connect it is decides the argument.
+/// `socketcall` in the 32-bit byte of a [`CallTable`]: no event of its own, its argument says which call it makes.
 pub const SOCKETCALL_CODE: u8 = 0xff;
 
 impl EventType {
@@ -123,6 +123,14 @@ impl EventType {
                 && let Some(number) = event.call(arch)
             {
                 table[number as usize] |= event.code() << 8;
+            }
+            if let Some(Arch::I386) = compat {
+                let others = event.other_i386_calls();
+                let mut nth = 0;
+                while nth < others.len() {
+                    table[others[nth] as usize] |= event.code() << 8;
+                    nth += 1;
+                }
             }
             row += 1;
         }
@@ -154,6 +162,7 @@ mod tests {
         assert_eq!(table[295], EventType::Openat.code() << 8);
         assert_eq!(table[437], EventType::Openat2.code() | EventType::Openat2.code() << 8);
         assert_eq!(table[102], 0xff00);
+        assert_eq!([table[23], table[213]].map(|codes| codes >> 8), [EventType::Setuid.code(); 2]);
         assert_eq!([0, 1, 39].map(|number: usize| table[number] & 0xff), [0; 3], "read, write, getpid");
         assert_eq!(EventType::call_table(Arch::Aarch64, None)[56], EventType::Openat.code());
     }

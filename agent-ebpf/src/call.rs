@@ -19,9 +19,9 @@ use crate::{
 /// `enum sock_type` (`include/linux/net.h`); a stream has but one far end, whatever a message says.
 const SOCK_STREAM: u16 = 1;
 
-/// At the exit of the call of an event code.
+/// At the exit of the call of an event code. The arguments are in registers, or `packed` of them in memory.
 #[inline(always)]
-pub unsafe fn on_exit(code: u16, call: Call, result: i64, current: Typed) {
+pub unsafe fn on_exit(code: u16, call: Call, packed: u16, result: i64, current: Typed) {
     let Some(policy) = output::policy() else { return };
     if !policy.events.contains_code(code) || (result < 0 && !policy.failed.contains_code(code)) {
         return;
@@ -38,6 +38,9 @@ pub unsafe fn on_exit(code: u16, call: Call, result: i64, current: Typed) {
         set(&raw mut record.flags, if call.compat { CallFlags::COMPAT } else { 0 });
         record.result = result;
         arguments(record, call);
+        if packed != 0 {
+            unpack(record, call, packed);
+        }
         names(record, reads);
         if policy.flags & PolicyFlags::PLAIN_MESSAGES == 0
             && is_message(reads)
@@ -78,6 +81,26 @@ unsafe fn arguments(record: &mut CallRecord, call: Call) {
         put::<PLACES>(record, 0);
         put::<{ PLACES + 2 }>(record, 0);
         put::<{ PLACES + 4 }>(record, 0);
+    }
+}
+
+/// Replaces the arguments of `socketcall` by those of the call that it makes.
+#[inline(always)]
+unsafe fn unpack(record: &mut CallRecord, call: Call, packed: u16) {
+    let mut words = [0u32; 6];
+    let length = output::opaque(packed as usize * 4);
+    let length = if length > size_of_val(&words) { size_of_val(&words) } else { length };
+    // SAFETY: the helper checks the address, and the length is that of the words at most.
+    unsafe {
+        if bpf_probe_read_user((&raw mut words).cast(), length as u32, call.argument1() as *const _) != 0 {
+            lost(Loss::AddressUnreadable);
+        }
+        put::<0>(record, u64::from(words[0]));
+        put::<1>(record, u64::from(words[1]));
+        put::<2>(record, u64::from(words[2]));
+        put::<3>(record, u64::from(words[3]));
+        put::<4>(record, u64::from(words[4]));
+        put::<5>(record, u64::from(words[5]));
     }
 }
 
@@ -315,16 +338,14 @@ unsafe fn data(record: &mut CallRecord, sections: Sections, reads: &Reads, polic
     // SAFETY: the helper checks the address; `end` guarantees the room.
     unsafe {
         let result = (&raw const record.result).read_volatile();
-        if policy.flags & PolicyFlags::DATA == 0 || result <= 0 {
+        if policy.flags & PolicyFlags::DATA == 0 || result <= 0 || reads.data == 0 {
             return;
         }
         let length = if reads.message != 0 {
             core::cmp::min(argument(record, BUFFER_LENGTH as u8 + 1), result as u64)
-        } else if reads.data != 0 {
+        } else {
             put::<BUFFER>(record, argument(record, reads.data));
             result as u64
-        } else {
-            return;
         };
         let mut length = output::opaque(length as usize);
         if length > limits::DATA_MAX {

@@ -14,8 +14,6 @@ use crate::{
     task,
 };
 
-/// `SYS_CONNECT` of `include/uapi/linux/net.h`
-const SOCKETCALL_CONNECT: u64 = 3;
 /// `include/uapi/asm-generic/errno.h`, `include/linux/errno.h`
 const EALREADY: i64 = 114;
 const EINPROGRESS: i64 = 115;
@@ -35,9 +33,6 @@ pub unsafe fn on_exit(call: Call, socketcall: bool, result: i64, current: Typed)
             return;
         }
         let (fd, address, length) = if socketcall {
-            if call.argument0() != SOCKETCALL_CONNECT {
-                return;
-            }
             let mut arguments = [0u32; 3];
             if bpf_probe_read_user((&raw mut arguments).cast(), 12, call.argument1() as *const _) != 0 {
                 lost(Loss::AddressUnreadable);

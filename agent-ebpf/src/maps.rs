@@ -5,8 +5,8 @@
 //! with preemption off), hooks of two families may.
 
 use agent_common::{
-    CallRecord, CallTable, CgroupRecord, ConnectRecord, ExecRecord, ExitRecord, ForkRecord, KernelPolicy, Loss,
-    OpenRecord, Reads, ReadsTable, WANTED_CALLS, limits,
+    CallRecord, CallTable, CgroupRecord, ConnectRecord, EventType, ExecRecord, ExitRecord, ForkRecord, KernelPolicy,
+    Loss, OpenRecord, Reads, ReadsTable, WANTED_CALLS, limits,
 };
 use aya_ebpf::{
     btf_maps,
@@ -72,6 +72,9 @@ pub static CALLS: CallTable = [0; WANTED_CALLS];
 
 /// What is read at the exits of plain calls, by event code.
 pub static READS: ReadsTable = Reads::table();
+
+/// What `socketcall` calls.
+pub static SOCKETCALLS: [u16; 32] = EventType::socketcalls();
 
 /// A buffer for one record: fixed part, then sections.
 #[repr(C)]

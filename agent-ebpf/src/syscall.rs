@@ -48,13 +48,20 @@ impl Call {
     argument!(argument5, REGS_ARG5, COMPAT_ARG5);
 }
 
+/// The kernel looks at 32 bits of the number, whatever else the register holds.
+#[inline(always)]
+unsafe fn number(regs: Typed) -> usize {
+    // SAFETY: reads saved registers.
+    unsafe { regs.u32::<{ fact::REGS_NR }>() as usize }
+}
+
 /// `(regs, result)`: every call of the machine comes by, so the first lines decide what it costs.
 #[inline(always)]
 pub unsafe fn on_exit(ctx: &BtfTracePointContext) {
     let regs = Typed::argument(ctx.arg(0));
     // SAFETY: the arguments are those of the tracepoint.
     unsafe {
-        let number = regs.u64::<{ fact::REGS_NR }>() as usize;
+        let number = number(regs);
         if number >= WANTED_CALLS {
             return;
         }
@@ -66,22 +73,37 @@ pub unsafe fn on_exit(ctx: &BtfTracePointContext) {
         let compat = is_compat(current);
         let code = if compat { codes >> 8 } else { codes & 0xff };
         let call = Call { regs, compat };
-        if code >= EventType::FIRST_CALL.code() && code != u16::from(SOCKETCALL_CODE) {
-            call::on_exit(code, call, ctx.arg(1), current);
+        let (code, packed) = if code == u16::from(SOCKETCALL_CODE) { socketcall(call) } else { (code, 0) };
+        if code >= EventType::FIRST_CALL.code() {
+            call::on_exit(code, call, packed, ctx.arg(1), current);
             return;
         }
-        let event =
-            if code == u16::from(SOCKETCALL_CODE) { Some(EventType::Connect) } else { EventType::from_code(code) };
-        let Some(event) = event else { return };
+        let Some(event) = EventType::from_code(code) else { return };
         if task::is_agent(current) {
             return;
         }
         let result: i64 = ctx.arg(1);
         match event.group() {
             EventGroup::Open => open::on_exit(event, call, result, current),
-            EventGroup::Connect => connect::on_exit(call, code == u16::from(SOCKETCALL_CODE), result, current),
+            EventGroup::Connect => connect::on_exit(call, packed != 0, result, current),
             _ => {}
         }
+    }
+}
+
+/// The event's code of the call that `socketcall` makes, and how many arguments it has.
+///
+/// VERIFIER: from a table, whose values it does not know: each that it knew it would follow through all that comes.
+#[inline(always)]
+unsafe fn socketcall(call: Call) -> (u16, u16) {
+    // SAFETY: reads saved registers; the index is within the table.
+    unsafe {
+        let operation = call.argument0();
+        if operation > 31 {
+            return (0, 0);
+        }
+        let entry = (&raw const maps::SOCKETCALLS).cast::<u16>().add(operation as usize & 31).read_volatile();
+        (entry & 0xff, entry >> 8)
     }
 }
 
@@ -93,7 +115,7 @@ pub unsafe fn current_call(otherwise: EventType) -> EventType {
         let current = Typed::current();
         // VERIFIER: the helper wants the task as the kernel gave it.
         let regs = Typed::argument(bpf_task_pt_regs(bpf_get_current_task_btf()) as *const u8);
-        let number = regs.u64::<{ fact::REGS_NR }>() as usize;
+        let number = number(regs);
         if number >= WANTED_CALLS {
             return otherwise;
         }

@@ -190,9 +190,20 @@ fn every_plain_call_tells_arguments_result_texts_and_file() {
         call(Setreuid, &[0, 0]),
         call(Setuid, &[0]),
         call(Capset, &[0, 0]),
+        call(Sendmmsg, &[i64::from(client2.as_raw_fd()), 0, 1, 0]),
+        call(Recvmmsg, &[i64::from(udp.as_raw_fd()), 0, 1, 0x40, 0]),
+        call(Fsconfig, &[fd, 1, third, fourth, 0]),
+        call(Fsopen, &[0, 0]),
+        call(Fsmount, &[fd, 0, 0]),
+        call(OpenTree, &[fd, none, 0]),
+        call(MountSetattr, &[fd, none, 0, 0, 0]),
+        call(Fchmodat2, &[dir, named, 0o700, 0]),
+        call(PidfdSendSignal, &[fd, 0, 0, 0]),
+        call(KexecLoad, &[0, 0, 0, 0xff]),
+        call(KexecFileLoad, &[-1, -1, 0, 0, 0xff]),
     ]
     .into();
-    for event in EventType::ALL.iter().filter(|event| event.group() == EventGroup::Call) {
+    for event in EventType::ALL.iter().filter(|event| event.group() == EventGroup::Call && event.call(ARCH).is_some()) {
         assert!(triggers.iter().any(|(trigger, _)| trigger == event), "{event:?} is not called");
     }
     let at_root = path("");

@@ -9,6 +9,8 @@
 #![allow(clippy::multiple_unsafe_ops_per_block, reason = "a trigger is a run of system calls")]
 
 mod calls;
+#[cfg(target_arch = "x86_64")]
+mod compat;
 mod opens;
 mod processes;
 mod sockets;
