@@ -109,7 +109,10 @@ impl Needs {
                 host = host.union(&rule.events);
             }
             if !must.success {
-                needs.failed = needs.failed.union(&rule.events);
+                // Only of an open does the descriptor's number say that it succeeded.
+                let opened = for_some(rule, condition, &opens).is_none_or(|must| must.opened || must.success);
+                let may_fail = if opened { rule.events.intersection(&opens.complement()) } else { rule.events };
+                needs.failed = needs.failed.union(&may_fail);
             }
             if !rule.events.intersection(&generic).is_empty() {
                 match (names(condition), &mut needs.generic_calls) {
@@ -145,6 +148,8 @@ struct Must {
     open_read: bool,
     open_write: bool,
     success: bool,
+    /// The event's descriptor has a number.
+    opened: bool,
     /// The event itself gave the socket its far end.
     named: bool,
 }
@@ -183,11 +188,12 @@ impl Must {
                     open_read: name == "evt.is_open_read" && equal && is(right, "true"),
                     open_write: name == "evt.is_open_write" && equal && is(right, "true"),
                     success: match name.as_str() {
-                        "evt.rawres" | "fd.num" => at_least_zero,
+                        "evt.rawres" => at_least_zero,
                         "evt.res" => equal && is(right, "SUCCESS"),
                         "evt.failed" => equal && is(right, "false"),
                         _ => false,
                     },
+                    opened: name == "fd.num" && at_least_zero,
                     named: name == "fd.name_changed" && equal && is(right, "true"),
                 }
             }
@@ -201,6 +207,7 @@ impl Must {
             open_read: self.open_read || other.open_read,
             open_write: self.open_write || other.open_write,
             success: self.success || other.success,
+            opened: self.opened || other.opened,
             named: self.named || other.named,
         }
     }
@@ -211,6 +218,7 @@ impl Must {
             open_read: self.open_read && other.open_read,
             open_write: self.open_write && other.open_write,
             success: self.success && other.success,
+            opened: self.opened && other.opened,
             named: self.named && other.named,
         }
     }

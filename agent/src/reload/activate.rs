@@ -140,4 +140,6 @@ pub(crate) fn policy(needs: &Needs, scope: Scope) -> Policy {
 }
 
 #[cfg(test)]
+mod needed;
+#[cfg(test)]
 mod tests;
