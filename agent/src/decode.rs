@@ -93,7 +93,7 @@ pub fn decode(record: &[u8]) -> Result<Event, DecodeError> {
         EventGroup::IoUring if matches!(event, EventType::IoUringConnect) => connect(record, true)?,
         EventGroup::IoUring => open(record, true)?,
         EventGroup::Cgroup => cgroup(record, event)?,
-        EventGroup::Call => call(record)?,
+        EventGroup::Call => call(record, event)?,
     };
     Ok(Event {
         header: Header {
@@ -169,7 +169,9 @@ impl Walked {
     /// The whole path.
     fn path(&self) -> Bytes {
         if self.has(PathFlags::ROOTLESS) {
-            return without_nul(&self.names);
+            // `d_alloc_anon` calls a file so that has no name: a namespace, a pidfd.
+            let name = without_nul(&self.names);
+            return if name == "/" { Bytes::new() } else { name };
         }
         joined(&[&self.names], self.has(PathFlags::TRUNCATED))
     }
@@ -330,7 +332,7 @@ fn socket(record: &SocketRecord, sections: &mut Sections) -> Result<Socket, Deco
     })
 }
 
-fn call(bytes: &[u8]) -> Result<(TaskRecord, Body), DecodeError> {
+fn call(bytes: &[u8], event: EventType) -> Result<(TaskRecord, Body), DecodeError> {
     let record: CallRecord = fixed(bytes)?;
     let mut sections = Sections::new::<CallRecord>(bytes);
     let has = |flag| record.flags & flag != 0;
@@ -343,9 +345,15 @@ fn call(bytes: &[u8]) -> Result<(TaskRecord, Body), DecodeError> {
     let first = Walked::take(first, &mut sections)?;
     let second = Walked::take(second, &mut sections)?;
     let path = Walked::take(path, &mut sections)?;
+    let named = has(CallFlags::FILE) && !has(CallFlags::SOCKET);
     let directory = |flag, walked: &Walked| if has(flag) { walked.path() } else { Bytes::new() };
     let directories = [directory(CallFlags::DIRECTORY, &first), directory(CallFlags::DIRECTORY << 1, &second)];
-    let socket = socket(&record.socket, &mut sections)?;
+    let mut socket = socket(&record.socket, &mut sections)?;
+    if record.result < 0 && matches!(event, EventType::Recvfrom | EventType::Recvmsg | EventType::Recvmmsg) {
+        // Nothing came: what the caller's memory holds is from before.
+        socket.remote_from_user = false;
+        socket.remote = Address::None;
+    }
     let mut arguments = [0; 6];
     arguments.copy_from_slice(&record.arguments[..6]);
     let call = Call {
@@ -354,8 +362,8 @@ fn call(bytes: &[u8]) -> Result<(TaskRecord, Body), DecodeError> {
         texts,
         directories,
         file: has(CallFlags::FILE).then(|| convert_file(&record.file, &path)),
-        path: path.path(),
-        fs_path: path.fs_path(),
+        path: if named { path.path() } else { Bytes::new() },
+        fs_path: if named { path.fs_path() } else { Bytes::new() },
         socket: (has(CallFlags::SOCKET) || socket.remote_from_user).then_some(socket),
         data,
     };

@@ -1,6 +1,6 @@
 //! Records as the kernel half writes them, and every way in which they can be wrong.
 
-use agent_common::{ExecRecord, OpenRecord, PathRecord};
+use agent_common::{CallFlags, CallRecord, ExecRecord, OpenRecord, PathRecord, SocketFlags};
 use proptest::prelude::*;
 
 use super::*;
@@ -119,6 +119,7 @@ fn names_become_paths() {
         },
         Case { flags: PathFlags::TRUNCATED, path: ".../d/f", ..plain },
         Case { names: b"memfd:x\0", flags: PathFlags::ROOTLESS, within: 8, path: "memfd:x", ..plain },
+        Case { names: b"/\0", flags: PathFlags::ROOTLESS, within: 2, path: "", ..plain },
         plain,
     ];
     for Case { names, flags, within, landmark, beneath, path, dir, fs_path } in cases {
@@ -150,6 +151,73 @@ fn a_memfd_is_one_only_where_the_kernel_keeps_them() {
             ..OpenRecord::default()
         };
         assert_eq!(open_of(&record(&fixed, &[b"memfd:x\0"])).file.unwrap().memfd, memfd);
+    }
+}
+
+/// A rename of relative names with data, both directories, a file or a socket, and all that a record can hold.
+fn sample_call(flags: u32) -> Vec<u8> {
+    let names = |length: u16| PathRecord { length, within: length, ..PathRecord::default() };
+    let fixed = CallRecord {
+        header: header(EventType::Renameat2),
+        text_lengths: [2, 3, 1],
+        data_length: 4,
+        paths: [names(4), names(2), names(if flags & CallFlags::SOCKET == 0 { 2 } else { 0 })],
+        socket: SocketRecord {
+            family: 1,
+            remote_length: 3,
+            local_length: 2,
+            flags: SocketFlags::REMOTE_UNIX | SocketFlags::LOCAL_UNIX,
+            ..SocketRecord::default()
+        },
+        flags: flags | CallFlags::DIRECTORY | CallFlags::DIRECTORY << 1,
+        ..CallRecord::default()
+    };
+    let path: &[u8] = if flags & CallFlags::SOCKET == 0 { b"f\0" } else { b"" };
+    record(&fixed, &[b"./", b"b/c", b"t", b"data", b"d\0e\0", b"g\0", path, b"/s\0", b"\0l"])
+}
+
+fn call_of(bytes: &[u8]) -> Call {
+    match decode(bytes).unwrap().body {
+        Body::Call(call) => *call,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_call_record_becomes_a_call() {
+    let call = call_of(&sample_call(CallFlags::FILE));
+    assert_eq!(call.texts, ["./", "b/c", "t"]);
+    assert_eq!((&call.data[..], call.directories), (&b"data"[..], ["/e/d".into(), "/g".into()]));
+    assert_eq!((&call.path[..], call.file.is_some(), call.socket), (&b"/f"[..], true, None));
+    let call = call_of(&sample_call(CallFlags::FILE | CallFlags::SOCKET));
+    let socket = call.socket.unwrap();
+    assert_eq!((socket.remote, socket.local), (Address::Unix("/s".into()), Address::Unix("\0l".into())));
+    assert_eq!((&call.path[..], &call.fs_path[..]), (&b""[..], &b""[..]), "a socket has no path");
+    let call = call_of(&sample_call(0));
+    assert_eq!((&call.path[..], call.file), (&b""[..], None), "without a file there is no path, not that of the root");
+}
+
+#[test]
+fn a_failed_receive_has_no_sender() {
+    for (event, result, sender) in [
+        (EventType::Recvfrom, 5, true),
+        (EventType::Recvfrom, -11, false),
+        (EventType::Recvmsg, -11, false),
+        (EventType::Sendto, -11, true),
+    ] {
+        let fixed = CallRecord {
+            header: header(event),
+            result,
+            flags: CallFlags::FILE | CallFlags::SOCKET,
+            socket: SocketRecord {
+                flags: SocketFlags::REMOTE_FROM_USER,
+                remote: InetAddress { family: 2, port: 53, ..InetAddress::default() },
+                ..SocketRecord::default()
+            },
+            ..CallRecord::default()
+        };
+        let socket = call_of(&record(&fixed, &[])).socket.unwrap();
+        assert_eq!((socket.remote != Address::None, socket.remote_from_user), (sender, sender), "{event:?} {result}");
     }
 }
 
@@ -223,7 +291,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 4096, ..ProptestConfig::default() })]
 
     #[test]
-    fn no_bytes_make_it_panic(event in 0_u16..24, body in proptest::collection::vec(any::<u8>(), 0..900)) {
+    fn no_bytes_make_it_panic(event in 0_u16..260, body in proptest::collection::vec(any::<u8>(), 0..900)) {
         let fixed = HeaderRecord { event, ..header(EventType::Execve) };
         let _ = decode(&record(&fixed, &[&body]));
         let _ = decode(&body);
@@ -235,6 +303,26 @@ proptest! {
             let end = (at + 4).min(bytes.len());
             bytes[at.min(end)..end].copy_from_slice(&value[..end - at.min(end)]);
             let _ = decode(&bytes);
+        }
+    }
+
+    #[test]
+    fn lengths_of_a_call_that_lie_are_refused_or_stay_within_the_record(
+        at in proptest::collection::vec((24_usize..700, any::<u8>()), 1..6),
+        socket in any::<bool>(),
+    ) {
+        let mut bytes = sample_call(CallFlags::FILE | if socket { CallFlags::SOCKET } else { 0 });
+        for (at, value) in at {
+            let at = at % bytes.len();
+            bytes[at] = value;
+        }
+        match decode(&bytes) {
+            Ok(Event { body: Body::Call(call), .. }) => {
+                let held: usize = call.texts.iter().map(Bytes::len).sum::<usize>() + call.data.len();
+                prop_assert!(held <= bytes.len());
+            }
+            Ok(_) => {}
+            Err(error) => prop_assert!(DecodeError::REASONS.contains(&error.reason())),
         }
     }
 }
