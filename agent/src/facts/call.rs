@@ -55,7 +55,10 @@ impl Sight<'_> {
                 match flags::names(event.name(), param.name) {
                     Some(names) => {
                         let value = truncated(value, param.ty);
-                        Parameter { text: names.of(value).into(), raw: Some(Raw::Unsigned(value)) }
+                        match names.of(value) {
+                            text if text.is_empty() => Parameter::unsigned(value),
+                            text => Parameter { text: text.into(), raw: Some(Raw::Unsigned(value)) },
+                        }
                     }
                     None => number_text(value, param.ty, param.print),
                 }
@@ -101,7 +104,7 @@ pub(super) fn first_path(call: &Call, sources: &[Source]) -> Option<Bytes> {
 pub(super) fn first_path_resolved(call: &Call, sources: &[Source]) -> Option<Bytes> {
     let texts = sources.iter().filter(|source| is_text(**source));
     let nth = texts.enumerate().find(|(_, source)| !matches!(source, Source::Text(_)))?.0;
-    let resolved = asked_for(call.directories.get(nth).unwrap_or(&Bytes::new()), call.texts.get(nth)?);
+    let resolved = absolute(call, nth);
     (!resolved.is_empty()).then_some(resolved)
 }
 
@@ -244,10 +247,15 @@ fn moves_data(event: EventType, field: FieldId) -> bool {
     is_message && flags & wanted != 0
 }
 
-/// A text of a call made absolute; a text that is no path, or whose directory is not known, as it is.
+/// A text of a call made absolute; a text that is no path, or whose directory is not known, as it is. An empty path with
+/// which a call succeeds stands for what its descriptor is (`AT_EMPTY_PATH`).
 fn absolute(call: &Call, nth: usize) -> Bytes {
     let text = call.texts.get(nth).cloned().unwrap_or_default();
-    let resolved = asked_for(call.directories.get(nth).unwrap_or(&Bytes::new()), &text);
+    let directory = call.directories.get(nth).cloned().unwrap_or_default();
+    if text.is_empty() && call.result >= 0 {
+        return directory;
+    }
+    let resolved = asked_for(&directory, &text);
     if resolved.is_empty() { text } else { resolved }
 }
 

@@ -40,6 +40,8 @@ const ABSENT_PARAMETERS: &[(&[&str], &[&str])] = &[
     (&["openat2"], &["resolve"]),
     (&["clone", "clone3", "fork", "vfork"], &["pidns_init_start_ts"]),
     (&["procexit"], &["reaper_tid"]),
+    (&["sendmmsg", "recvmmsg"], &["size", "data", "msgcontrol"]),
+    (&["fsconfig"], &["value_bytebuf"]),
     (&["socket"], &["flags"]),
     (&["accept", "accept4"], &["queuepct", "queuelen", "queuemax"]),
     (&["recvmsg"], &["msgcontrol"]),

@@ -318,7 +318,8 @@ fn type_char(socket: &Socket) -> Option<u8> {
 /// The number of a call's descriptor; none where it has none.
 fn call_descriptor(call: &Call, event: EventType) -> Option<i64> {
     event.parameters().iter().find_map(|parameter| match parameter {
-        Parameter::New => Some(call.result),
+        // A call that failed made no descriptor, whatever its error.
+        Parameter::New => Some(call.result.max(-1)),
         Parameter::Descriptor(argument) => {
             call.arguments.get(usize::from(*argument)).map(|register| i64::from(*register as i32))
         }
@@ -326,11 +327,17 @@ fn call_descriptor(call: &Call, event: EventType) -> Option<i64> {
     })
 }
 
+/// `PID_FS_MAGIC` (`include/uapi/linux/magic.h`): what pidfds lie on since 6.9.
+const PIDFS: u64 = 0x5049_4446;
+
 /// What an open file that is no socket is, in words and as a letter. Files of the kernel's own that hang in no directory
 /// are told by their names (`fs/anon_inodes.c`).
 fn file_kind(file: &FileIdentity, path: &[u8]) -> (&'static str, u8) {
     if file.memfd {
         return ("memfd", b'm');
+    }
+    if file.magic == PIDFS {
+        return ("pidfd", b'P');
     }
     match file.mode & libc::S_IFMT {
         libc::S_IFDIR => ("directory", b'd'),

@@ -46,6 +46,7 @@ pub(super) fn names(call: &str, parameter: &str) -> Option<Names> {
         ("dup3", "flags") => Names::Bits(&[("O_CLOEXEC", 0o2_000_000)]),
         ("io_uring_setup", "flags") => Names::Bits(IO_URING_SETUP),
         ("pidfd_open", "flags") => Names::Bits(&[("PIDFD_NONBLOCK", 0o4000)]),
+        ("fsconfig", "cmd") => Names::Value(FSCONFIG),
         ("keyctl", "operation") => Names::Value(KEYCTL),
         _ => return None,
     })
@@ -336,6 +337,19 @@ const IO_URING_SETUP: &[(&str, u64)] = &[
     ("IORING_SETUP_NO_MMAP", 1 << 14),
     ("IORING_SETUP_REGISTERED_FD_ONLY", 1 << 15),
     ("IORING_SETUP_NO_SQARRAY", 1 << 16),
+];
+
+/// `enum fsconfig_command` of `include/uapi/linux/mount.h`
+const FSCONFIG: &[(&str, u64)] = &[
+    ("FSCONFIG_SET_FLAG", 0),
+    ("FSCONFIG_SET_STRING", 1),
+    ("FSCONFIG_SET_BINARY", 2),
+    ("FSCONFIG_SET_PATH", 3),
+    ("FSCONFIG_SET_PATH_EMPTY", 4),
+    ("FSCONFIG_SET_FD", 5),
+    ("FSCONFIG_CMD_CREATE", 6),
+    ("FSCONFIG_CMD_RECONFIGURE", 7),
+    ("FSCONFIG_CMD_CREATE_EXCL", 8),
 ];
 
 /// `include/uapi/linux/keyctl.h`

@@ -294,3 +294,67 @@ fn messages_tell_the_address_that_they_name() {
         assert_eq!(call.data, &text[..results[nth] as usize]);
     }
 }
+
+#[test]
+fn calls_without_a_file_have_no_path_and_an_empty_path_is_its_descriptor() {
+    if !privileged() {
+        return;
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let root = directory.path().canonicalize().unwrap();
+    let file = File::create(root.join("file")).unwrap();
+    let absolute = CString::new(root.join("made").to_str().unwrap()).unwrap();
+    let (path, empty) = (absolute.as_ptr() as i64, c"".as_ptr() as i64);
+    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let triggers = [
+        (Mkdir, [path, 0o700, 0, 0, 0, 0]),
+        (Fchownat, [i64::from(file.as_raw_fd()), empty, 0, 0, 0x1000, 0]),
+        (Dup, [i64::from(socket.as_raw_fd()), 0, 0, 0, 0, 0]),
+    ];
+    let (seen, results) = make(&triggers, || {});
+    assert!(results.iter().all(|result| *result >= 0), "{results:?}");
+    let calls = calls(&seen, &triggers);
+    for (_, call) in &calls {
+        assert_eq!((&call.path[..], &call.fs_path[..]), (&b""[..], &b""[..]));
+    }
+    assert_eq!(calls[1].1.directories[0], root.join("file").to_str().unwrap().as_bytes());
+    assert!(calls[2].1.socket.is_some());
+}
+
+#[test]
+fn descriptors_of_the_kernel_s_own_kinds_have_their_names() {
+    if !privileged() {
+        return;
+    }
+    // SAFETY: new descriptors without anything behind them.
+    let opened = unsafe {
+        let mut signals: libc::sigset_t = std::mem::zeroed();
+        libc::sigemptyset(&raw mut signals);
+        let mut ends = [0; 2];
+        libc::pipe(ends.as_mut_ptr());
+        [
+            ("[eventfd]", libc::eventfd(0, 0)),
+            ("[eventpoll]", libc::epoll_create1(0)),
+            ("[timerfd]", libc::timerfd_create(libc::CLOCK_MONOTONIC, 0)),
+            ("[signalfd]", libc::signalfd(-1, &raw const signals, 0)),
+            ("inotify", libc::inotify_init1(0)),
+            ("memfd:x", libc::memfd_create(c"x".as_ptr(), 0)),
+            ("[userfaultfd]", libc::syscall(libc::SYS_userfaultfd, 0) as i32),
+            ("", ends[0]),
+            ("", libc::open(c"/proc/self/ns/uts".as_ptr(), 0)),
+            ("/dev/null", libc::open(c"/dev/null".as_ptr(), 0)),
+        ]
+    };
+    // SAFETY: a new descriptor.
+    let process = unsafe { libc::syscall(libc::SYS_pidfd_open, libc::getpid(), 0) };
+    let mut triggers = opened.map(|(_, fd)| (Dup, [i64::from(fd), 0, 0, 0, 0, 0])).to_vec();
+    triggers.push((Dup, [process, 0, 0, 0, 0, 0]));
+    let (seen, _) = make(&triggers, || {});
+    let calls = calls(&seen, &triggers);
+    for ((name, _), (_, call)) in opened.iter().zip(&calls) {
+        assert_eq!(call.path, name.as_bytes());
+    }
+    // A file system of their own since 6.9.
+    let (path, magic) = (&calls[opened.len()].1.path, calls[opened.len()].1.file.unwrap().magic);
+    assert!(path == "[pidfd]" || (path.is_empty() && magic == 0x5049_4446), "{path:?} {magic:x}");
+}

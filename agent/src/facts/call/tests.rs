@@ -124,3 +124,63 @@ fn a_call_on_a_descriptor_has_the_names_of_its_file() {
         "evt.arg.path = /a/x and fs.path.name = /a/x and fs.path.nameraw = ../x and not fd.name exists"
     ));
 }
+
+#[test]
+fn an_empty_path_stands_for_what_the_descriptor_is() {
+    let of = |result| {
+        called(EventType::Fchownat, result, &[5, 0, 0, 0, 0x1000], |call| call.directories[0] = "/etc/shadow".into())
+    };
+    for condition in ["fs.path.name = /etc/shadow", "evt.arg.pathname = /etc/shadow", "evt.arg.flags = AT_EMPTY_PATH"] {
+        assert!(holds(&of(0), condition), "{condition}");
+    }
+    assert!(Names::of(&of(0)).iter().eq(["/etc/shadow"]));
+    assert!(holds(&of(-2), "not fs.path.name exists"), "without the flag there is no such file");
+}
+
+#[test]
+fn a_number_without_a_name_is_itself() {
+    let called = |kind, arguments: &[u64]| called(kind, 0, arguments, |_| {});
+    for (event, condition) in [
+        (called(EventType::Unlinkat, &[3, 0, 0]), "evt.arg.flags = 0 and evt.rawarg.flags = 0"),
+        (called(EventType::Bpf, &[999]), "evt.arg.cmd = 999 and evt.args contains 'cmd=999'"),
+        (called(EventType::Unshare, &[0xffff_ffff_0000_0000]), "evt.arg.flags = 0"),
+        (
+            called(EventType::Unshare, &[1 | 0x1000_0000]),
+            "evt.arg.flags = CLONE_NEWUSER and evt.rawarg.flags = 268435457",
+        ),
+        (called(EventType::Unlinkat, &[0xffff_ff9c, 0, 0]), "evt.arg.dirfd = AT_FDCWD"),
+        (called(EventType::Unlinkat, &[0xffff_fff7, 0, 0]), "evt.arg.dirfd = EBADF"),
+        (called(EventType::Kill, &[0xffff_ffff, 0xffff_ff09]), "evt.arg.pid = -1 and evt.rawarg.sig = 9"),
+    ] {
+        assert!(holds(&event, condition), "{condition}");
+    }
+}
+
+#[test]
+fn files_of_the_kernel_s_own_are_told_by_what_they_lie_on() {
+    let of = |magic: u64, mode: u32, path: &'static str| {
+        called(EventType::Dup, 9, &[3], |call| {
+            call.file = Some(FileIdentity { magic, mode, ..FileIdentity::default() });
+            call.path = path.into();
+        })
+    };
+    for (event, kind) in [
+        (of(0x5049_4446, 0o100_700, ""), "pidfd"),
+        (of(0x0904_1934, 0o600, "[pidfd]"), "pidfd"),
+        (of(0x0904_1934, 0o600, "[eventfd]"), "event"),
+        (of(0x0904_1934, 0o100_600, "[signalfd]"), "signalfd"),
+        (of(0x5049_5045, 0o10_600, ""), "pipe"),
+        (of(0x6e73_6673, 0o100_444, ""), "file"),
+        (of(0xef53, 0o100_600, "/[eventfd]"), "file"),
+    ] {
+        assert!(holds(&event, &format!("fd.type = {kind} and not fd.name = /")), "{kind}");
+    }
+}
+
+#[test]
+fn a_call_that_failed_made_no_descriptor() {
+    let failed = called(EventType::Socket, -13, &[17, 3, 0x300], |_| {});
+    assert!(holds(&failed, "fd.num = -1 and evt.arg.fd = EACCES and evt.rawres = -13"));
+    let refused = called(EventType::Listen, -95, &[3, 1], |_| {});
+    assert!(holds(&refused, "fd.num = 3 and evt.res = EOPNOTSUPP"), "its descriptor was there before");
+}
