@@ -185,6 +185,7 @@ impl Sight<'_> {
                 | EventType::Rmdir
                 | EventType::Unlink
                 | EventType::Unlinkat
+                | EventType::Umount
                 | EventType::Umount2
                 | EventType::Chown
                 | EventType::Lchown

@@ -122,7 +122,11 @@ pub(crate) fn policy(needs: &Needs, scope: Scope) -> Policy {
     let always = |event: EventType| {
         matches!(event.group(), EventGroup::Exec | EventGroup::Fork | EventGroup::Exit | EventGroup::Cgroup)
     };
-    let needed = |event: EventType| needs.events.contains(facts::code(event));
+    let named = |event: EventType| needs.generic_calls.as_ref().is_none_or(|calls| calls.contains(&event.name()));
+    let needed = |event: EventType| {
+        let code = facts::code(event);
+        needs.events.contains(code) && (!code.is_generic() || named(event))
+    };
     let not_host = |event: EventType| {
         scope == Scope::Containers || !needed(event) || needs.container_only.contains(facts::code(event))
     };

@@ -135,6 +135,8 @@ fn an_empty_path_stands_for_what_the_descriptor_is() {
     }
     assert!(Names::of(&of(0)).iter().eq(["/etc/shadow"]));
     assert!(holds(&of(-2), "not fs.path.name exists"), "without the flag there is no such file");
+    let unmounted = called(EventType::Umount, 0, &[0], |call| call.texts[0] = "/mnt".into());
+    assert!(holds(&unmounted, "evt.type = umount and fs.path.name = /mnt and evt.arg.name = /mnt"));
 }
 
 #[test]

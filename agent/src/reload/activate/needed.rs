@@ -21,6 +21,8 @@ fn all_events() -> Vec<(Event, Option<Container>)> {
         EventType::Accept,
         EventType::Listen,
         EventType::Chmod,
+        EventType::Truncate,
+        EventType::Setxattr,
     ] {
         for result in [-11, 0, 3] {
             for (named, hosts, write) in
@@ -56,7 +58,8 @@ fn all_events() -> Vec<(Event, Option<Container>)> {
                         file: None,
                         path: "".into(),
                         fs_path: "".into(),
-                        socket: (kind != EventType::Chmod).then_some(socket),
+                        socket: (!matches!(kind, EventType::Chmod | EventType::Truncate | EventType::Setxattr))
+                            .then_some(socket),
                         data: "".into(),
                     })),
                 };
@@ -117,7 +120,10 @@ fn lets_through(policy: &Policy, event: &Event, hosts: bool) -> bool {
 
 fn condition() -> impl Strategy<Value = String> {
     let event = |name: &str| {
-        prop::sample::select(vec!["openat", "connect", "sendto", "accept", "listen", "chmod", "execve"]).prop_map({
+        prop::sample::select(vec![
+            "openat", "connect", "sendto", "accept", "listen", "chmod", "execve", "truncate", "setxattr",
+        ])
+        .prop_map({
             let name = name.to_owned();
             move |event| format!("{name} {event}")
         })
@@ -125,7 +131,8 @@ fn condition() -> impl Strategy<Value = String> {
     let leaf = prop_oneof![
         event("evt.type ="),
         event("evt.type !="),
-        Just("evt.type in (openat, sendto)".to_owned()),
+        event("syscall.type ="),
+        Just("evt.type in (openat, sendto, truncate)".to_owned()),
         Just("not evt.type in (sendto, listen)".to_owned()),
         prop::sample::select(vec![
             "container.id = host",
@@ -185,4 +192,18 @@ proptest! {
             }
         }
     }
+}
+
+#[test]
+fn of_generic_calls_only_those_named_leave_the_kernel() {
+    let generic = |condition: &str| {
+        let text = format!("- rule: R\n  desc: x\n  condition: {condition}\n  output: x\n  priority: NOTICE\n");
+        let sources = [Source { name: "test", text: text.as_bytes() }];
+        let (set, _) = RuleSet::load(&sources, &LoadOptions::default()).expect("the rule loads");
+        let policy = policy(set.needs(), Scope::All);
+        [EventType::Truncate, EventType::Setxattr, EventType::Chmod].map(|event| policy.events.contains(event))
+    };
+    assert_eq!(generic("evt.type = truncate"), [true, false, false]);
+    assert_eq!(generic("evt.type in (setxattr, chmod)"), [false, true, true]);
+    assert_eq!(generic("evt.type != chmod"), [true, true, false]);
 }
