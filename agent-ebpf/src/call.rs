@@ -215,6 +215,9 @@ unsafe fn descriptor<K: Object>(record: &mut CallRecord, reads: &Reads, current:
         }
         let number = fd.read_volatile();
         let file = if number < 0 { core::ptr::null() } else { open::descriptor(current, number as u64) };
+        if file.is_null() && number >= 0 && reads.descriptor == Reads::RESULT {
+            lost(Loss::FileGone);
+        }
         K::at::<{ fact::ID_FILE }>(file)
     }
 }

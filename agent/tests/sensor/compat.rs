@@ -9,12 +9,14 @@ use EventType::*;
 use crate::watch::{Seen, privileged, watch};
 
 /// A call by `int 0x80`.
-unsafe fn call_32(number: u64, [a, b, c, d, e]: [u64; 5]) -> i64 {
+unsafe fn call_32(number: u64, arguments: [u64; 5]) -> i64 {
+    let [ebx, ecx, edx, esi, edi] = arguments;
     let result: u64;
     // SAFETY: ebx is the compiler's own and is put back; the caller answers for the call.
     unsafe {
         std::arch::asm!("push rbx", "mov rbx, r12", "int 0x80", "pop rbx",
-            inlateout("rax") number => result, in("r12") a, in("rcx") b, in("rdx") c, in("rsi") d, in("rdi") e,
+            inlateout("rax") number => result, in("r12") ebx, in("rcx") ecx, in("rdx") edx, in("rsi") esi,
+            in("rdi") edi,
             lateout("r8") _, lateout("r9") _, lateout("r10") _, lateout("r11") _);
     }
     i64::from(result as i32)
@@ -109,23 +111,22 @@ fn socketcall_is_the_call_that_it_makes() {
     let port = to.local_addr().unwrap().port();
     let seen = watch(|| {
         let page = low_page();
-        let call = |operation: u64, arguments: &[u32]| {
-            // SAFETY: within the page; the calls read and write it beyond the arguments.
-            unsafe {
-                page.cast::<u32>().copy_from_nonoverlapping(arguments.as_ptr(), arguments.len());
-                call_32(102, [operation, page as u64, 0, 0, 0])
+        let write = |at: usize, words: &[u32]| {
+            for (nth, word) in words.iter().enumerate() {
+                // SAFETY: within the page.
+                unsafe { page.add(at + 4 * nth).cast::<[u8; 4]>().write(word.to_ne_bytes()) };
             }
         };
+        let call = |operation: u64, arguments: &[u32]| {
+            write(0, arguments);
+            // SAFETY: the calls read and write within the page.
+            unsafe { call_32(102, [operation, page as u64, 0, 0, 0]) }
+        };
         let (address, header, text) = (page as u32 + 64, page as u32 + 128, page as u32 + 256);
-        // SAFETY: within the page.
-        unsafe {
-            page.add(64).cast::<u16>().write(libc::AF_INET as u16);
-            page.add(66).cast::<[u8; 2]>().write(port.to_be_bytes());
-            page.add(68).cast::<[u8; 4]>().write([127, 0, 0, 1]);
-            page.add(128).cast::<[u32; 4]>().write([address, 16, header + 64, 1]);
-            page.add(192).cast::<[u32; 2]>().write([text, 5]);
-            page.add(256).cast::<[u8; 5]>().write(*b"hello");
-        }
+        write(64, &[libc::AF_INET as u32 | u32::from(port.to_be()) << 16, u32::from_ne_bytes([127, 0, 0, 1])]);
+        write(128, &[address, 16, header + 64, 1]);
+        write(192, &[text, 5]);
+        write(256, &[u32::from_ne_bytes(*b"hell"), u32::from_ne_bytes(*b"o\0\0\0")]);
         let results = [
             call(1, &[17, 3, 0]),
             call(4, &[fd(&listener), 7]),

@@ -162,7 +162,7 @@ fn a_number_without_a_name_is_itself() {
 fn files_of_the_kernel_s_own_are_told_by_what_they_lie_on() {
     let of = |magic: u64, mode: u32, path: &'static str| {
         called(EventType::Dup, 9, &[3], |call| {
-            call.file = Some(FileIdentity { magic, mode, ..FileIdentity::default() });
+            call.file = Some(FileIdentity { mode, magic, ..FileIdentity::default() });
             call.path = path.into();
         })
     };
