@@ -358,3 +358,44 @@ fn descriptors_of_the_kernel_s_own_kinds_have_their_names() {
     let (path, magic) = (&calls[opened.len()].1.path, calls[opened.len()].1.file.unwrap().magic);
     assert!(path == "[pidfd]" || (path.is_empty() && magic == 0x5049_4446), "{path:?} {magic:x}");
 }
+
+#[test]
+fn datagrams_between_unix_sockets_and_received_ones_tell_who() {
+    if !privileged() {
+        return;
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let at = directory.path().canonicalize().unwrap().join("s");
+    let to = std::os::unix::net::UnixDatagram::bind(&at).unwrap();
+    let from = std::os::unix::net::UnixDatagram::unbound().unwrap();
+    let raw = |name: &[u8]| [&(libc::AF_UNIX as u16).to_ne_bytes(), name].concat();
+    let (path, hidden) = (raw(&[at.to_str().unwrap().as_bytes(), b"\0"].concat()), raw(b"\0purser-none\0x"));
+    let receiver = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let sender = UdpSocket::bind("127.0.0.1:0").unwrap();
+    sender.send_to(b"hi", receiver.local_addr().unwrap()).unwrap();
+    let (mut name, mut length, buffer) = ([0xff_u8; 28], 28_u32, [0_u8; 8]);
+    let (name, length) = (name.as_mut_ptr() as i64, &raw mut length as i64);
+    let (from, to, receiver) = (from.as_raw_fd(), to.as_raw_fd(), receiver.as_raw_fd());
+    let bytes = buffer.as_ptr() as i64;
+    let triggers = [
+        (Sendto, [i64::from(from), bytes, 2, 0, path.as_ptr() as i64, path.len() as i64]),
+        (Sendto, [i64::from(from), bytes, 2, 0, hidden.as_ptr() as i64, hidden.len() as i64]),
+        (Recvfrom, [i64::from(to), bytes, 8, 0, 0, 0]),
+        (Recvfrom, [i64::from(receiver), bytes, 8, 0x40, name, length]),
+        (Recvfrom, [i64::from(receiver), bytes, 8, 0x40, name, length]),
+    ];
+    let (seen, results) = make(&triggers, || {});
+    assert_eq!(results, [2, -i64::from(libc::ECONNREFUSED), 2, 2, -i64::from(libc::EAGAIN)]);
+    let calls = calls(&seen, &triggers);
+    let far = |nth: usize| {
+        let socket = calls[nth].1.socket.clone().unwrap();
+        (socket.remote, socket.remote_from_user)
+    };
+    let named = Address::Unix(at.to_str().unwrap().to_owned().into());
+    assert_eq!(far(0), (named.clone(), true));
+    assert_eq!(far(1), (Address::Unix((&b"\0purser-none\0x"[..]).into()), true));
+    assert_eq!(calls[2].1.socket.as_ref().unwrap().local, named);
+    assert_eq!(far(3), (Address::Inet(sender.local_addr().unwrap()), true));
+    assert_eq!(far(4), (Address::None, false), "nothing came, so nobody sent it");
+    assert_eq!(&calls[3].1.data[..], b"hi");
+}
