@@ -35,6 +35,7 @@ use purser::outside::{Answers, Outside};
 use purser::pipeline::Seen;
 use purser::process::{Process, ProcessKey, ProcessTable, Procfs, Program, User};
 use purser::sensor::{Policy, Sensor, SensorConfig};
+use purser_rules::format::Clock;
 use purser_rules::parse::{Operand, parse_operand_prefix};
 use purser_rules::{
     Arg, Catalogue, Fact, Facts as _, Field, FieldId, FieldRef, LoadOptions, Matches, Needs, RuleSet, Source, Type,
@@ -243,6 +244,7 @@ fn sight<'a>(watched: &'a Watched, name: &'a [u8], answered: &'a Answered, arena
         epoch_offset_ns: 0,
         started_boot_ns: 0,
         previous_boot_ns: seen.previous_boot_ns,
+        clock: Clock::default(),
         outside: answered,
         arena,
         user: OnceCell::new(),

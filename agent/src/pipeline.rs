@@ -201,7 +201,7 @@ impl<O: Outside> Pipeline<O> {
         self.tally.publish(self.processes.counters(), lengths.map(|length| length as u64));
     }
 
-    /// How local time is written from now on.
+    /// Local time in rules and alerts from now on.
     pub fn set_clock(&mut self, clock: Clock) {
         self.config.alerts.clock = clock;
     }
@@ -307,7 +307,8 @@ impl<O: Outside> Pipeline<O> {
         self.arena.reset();
         for (place, name) in names.iter().enumerate() {
             let lineage = kept.as_ref().map_or(Lineage::Table(&self.processes), |(lineage, _)| Lineage::Kept(lineage));
-            let sight = sight(&seen, lineage, name, &self.outside, &self.arena, self.started_boot_ns);
+            let sight =
+                sight(&seen, lineage, name, &self.outside, &self.arena, self.started_boot_ns, self.config.alerts.clock);
             rules.set.evaluate(&sight, &mut self.matches);
             matched.extend(self.matches.matched().iter().map(|rule| (*rule, place)));
             pending.extend(self.matches.pending().iter().map(|rule| (*rule, place)));
@@ -347,7 +348,8 @@ impl<O: Outside> Pipeline<O> {
         for (rule, place) in matched {
             let lineage = kept.as_deref().map_or(Lineage::Table(&self.processes), Lineage::Kept);
             let name = names.get(place);
-            let sight = sight(&seen, lineage, name, &self.outside, &self.arena, self.started_boot_ns);
+            let sight =
+                sight(&seen, lineage, name, &self.outside, &self.arena, self.started_boot_ns, self.config.alerts.clock);
             let alert = raised(&mut self.throttle, &self.rules, (&rules, rule), &sight, &self.config.alerts);
             self.report(&rules, rule, alert);
         }
@@ -376,7 +378,15 @@ impl<O: Outside> Pipeline<O> {
                 continue;
             }
             let name = names.get(place);
-            let sight = sight(&seen, Lineage::Kept(&lineage), name, &self.outside, &self.arena, self.started_boot_ns);
+            let sight = sight(
+                &seen,
+                Lineage::Kept(&lineage),
+                name,
+                &self.outside,
+                &self.arena,
+                self.started_boot_ns,
+                self.config.alerts.clock,
+            );
             match rules.set.evaluate_rule(rule, &sight) {
                 Outcome::True => {
                     let alert = raised(&mut self.throttle, &self.rules, (&rules, rule), &sight, &self.config.alerts);
@@ -389,7 +399,15 @@ impl<O: Outside> Pipeline<O> {
         }
         if let (None, Some((rule, place))) = (reported, fallback) {
             let name = names.get(place);
-            let sight = sight(&seen, Lineage::Kept(&lineage), name, &self.outside, &self.arena, self.started_boot_ns);
+            let sight = sight(
+                &seen,
+                Lineage::Kept(&lineage),
+                name,
+                &self.outside,
+                &self.arena,
+                self.started_boot_ns,
+                self.config.alerts.clock,
+            );
             let alert = raised(&mut self.throttle, &self.rules, (&rules, rule), &sight, &self.config.alerts);
             self.report(&rules, rule, alert);
         }
@@ -440,6 +458,7 @@ fn sight<'a>(
     outside: &'a dyn Outside,
     arena: &'a Bump,
     started_boot_ns: u64,
+    clock: Clock,
 ) -> Sight<'a> {
     Sight {
         number: seen.number,
@@ -451,6 +470,7 @@ fn sight<'a>(
         epoch_offset_ns: outside.epoch_offset_ns(),
         started_boot_ns,
         previous_boot_ns: seen.previous_boot_ns,
+        clock,
         outside,
         arena,
         user: OnceCell::new(),

@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use purser_rules::catalogue::FieldFlags;
-use purser_rules::format::{Clock, Format};
+use purser_rules::format::Format;
 use purser_rules::{Alert, AlertOptions, Catalogue, Rule, RuleIndex, RuleSet};
 use serde_json::Value as Json;
 
@@ -195,11 +195,11 @@ impl Active {
         let Some(limits) = self.limits.get(rule.0 as usize) else { return false };
         let mut keys = [0; 2];
         for (reason, limit) in active(limits) {
-            let key = limit.hash(&self.seed, rule, sight, options.clock);
+            let key = limit.hash(&self.seed, rule, sight);
             if let Some(window) = self.windows[reason as usize].get_mut(key)
                 && window.raised >= limit.alerts
             {
-                limit.fold(window, sight, options.clock);
+                limit.fold(window, sight);
                 return true;
             }
             keys[reason as usize] = key;
@@ -249,11 +249,11 @@ impl Key {
 }
 
 impl Limit {
-    fn hash(&self, seed: &RandomState, rule: RuleIndex, sight: &Sight<'_>, clock: Clock) -> u64 {
+    fn hash(&self, seed: &RandomState, rule: RuleIndex, sight: &Sight<'_>) -> u64 {
         let mut hasher = seed.build_hasher();
         hasher.write_u32(rule.0);
         for (_, field) in &self.key.fields {
-            let value = field.text(sight, clock);
+            let value = field.text(sight);
             // With its length, so that no value can be continued by the next.
             hasher.write_u64(value.as_ref().map_or(u64::MAX, |value| value.len() as u64));
             hasher.write(&value.unwrap_or_default());
@@ -261,11 +261,11 @@ impl Limit {
         hasher.finish()
     }
 
-    fn fold(&self, window: &mut Window, sight: &Sight<'_>, clock: Clock) {
+    fn fold(&self, window: &mut Window, sight: &Sight<'_>) {
         let time_ns = sight.epoch_ns();
         let fold = window.fold.get_or_insert_with(|| {
             let fields = self.key.fields.iter().chain(&self.key.more);
-            let fields = fields.map(|(name, field)| (name.clone(), shortened(field.first_json(sight, clock))));
+            let fields = fields.map(|(name, field)| (name.clone(), shortened(field.first_json(sight))));
             Box::new(Fold { count: 0, first_ns: time_ns, last_ns: time_ns, fields: fields.collect() })
         });
         fold.count += 1;

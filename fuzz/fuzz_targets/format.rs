@@ -3,7 +3,7 @@
 
 use libfuzzer_sys::fuzz_target;
 use purser_fuzz::{Bytes, split};
-use purser_rules::format::{Clock, Format};
+use purser_rules::format::Format;
 use purser_rules::{AlertOptions, Catalogue, LoadOptions, RuleIndex, RuleSet, Source};
 
 fuzz_target!(|data: &[u8]| {
@@ -11,15 +11,15 @@ fuzz_target!(|data: &[u8]| {
     let facts = Bytes::new(facts);
     if let Ok(format) = Format::parse(text, Catalogue::builtin()) {
         for transformed in [false, true] {
-            let json = format.json(&facts, Clock::default(), transformed);
-            let texts = format.texts(&facts, Clock::default(), transformed);
+            let json = format.json(&facts, transformed);
+            let texts = format.texts(&facts, transformed);
             // One of both is missing if the other is: they hold the same fields.
             if let (Some(json), Some(texts)) = (json, texts) {
                 assert_eq!(json.as_object().map_or(0, serde_json::Map::len), texts.len());
             }
         }
         if text.first() == Some(&b'*') {
-            assert!(format.text(&facts, Clock::default()).is_some());
+            assert!(format.text(&facts).is_some());
         }
     }
     let Ok(output) = std::str::from_utf8(text) else { return };

@@ -13,7 +13,8 @@ pub struct AlertOptions {
     pub hostname: String,
     /// The text begins with the time in ISO 8601, UTC, instead of the local clock time.
     pub time_format_iso_8601: bool,
-    /// Local time's distance from UTC.
+    /// Local time in which the text begins; what an event's facts say of it ([`Facts::clock`](crate::Facts::clock)) should
+    /// be the same.
     pub clock: Clock,
     /// JSON has `output`.
     pub json_include_output_property: bool,

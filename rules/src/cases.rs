@@ -52,7 +52,7 @@ pub struct Case {
     /// Values of fields, such as `proc.name: cat`, `evt.arg.flags: O_RDWR`, `proc.aname: [bash, sshd]` (ancestors,
     /// nearest first). `null`: no value. `PENDING`, tagged `!pending`: not known yet. What follows from a field need not
     /// be given: the name, arguments and their number from `proc.cmdline`, the parent from its ancestors, directory and
-    /// file name from `fd.name`.
+    /// file name from `fd.name`. Clock fields such as `evt.time` are those of `evt.rawtime`, in UTC.
     #[serde(default)]
     pub fields: BTreeMap<String, Yaml>,
     /// Rules that are off, and on for this case.

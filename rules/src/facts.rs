@@ -10,6 +10,7 @@ use ipnet::IpNet;
 
 use crate::catalogue::FieldId;
 use crate::event::EventCode;
+use crate::format::Clock;
 
 /// An event, as the rules see it.
 ///
@@ -21,11 +22,16 @@ pub trait Facts {
     /// The value of a field.
     ///
     /// Time fields that are text (`evt.time`, `evt.datetime` ...) are never asked for: the engine prints them from
-    /// [`FieldId::EVT_RAWTIME`].
+    /// [`FieldId::EVT_RAWTIME`], with the [`clock`](Self::clock).
     fn fact(&self, field: FieldRef<'_>) -> Fact<'_>;
 
     /// Element `index` of a fact that was answered with [`Fact::Many`].
     fn element(&self, field: FieldRef<'_>, index: usize) -> Fact<'_>;
+
+    /// The local time in which clock fields are compared and printed; UTC unless an implementation says otherwise.
+    fn clock(&self) -> Clock {
+        Clock::default()
+    }
 }
 
 /// A field with its argument.

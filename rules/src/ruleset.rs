@@ -184,16 +184,15 @@ impl RuleSet {
             Fact::One(Value::U64(ns)) => ns,
             _ => 0,
         };
-        let clock = options.clock;
-        let message = rule.format.text_with(facts, clock, true).unwrap_or_default();
+        let message = rule.format.text_with(facts, true).unwrap_or_default();
         let message = String::from_utf8_lossy(&message).into_owned();
         let mut output_fields = Map::new();
-        rule.format.json_into(facts, clock, &mut output_fields);
+        rule.format.json_into(facts, &mut output_fields);
         for extra in &rule.extra {
             let value = if extra.raw {
-                extra.value.first_json(facts, clock)
+                extra.value.first_json(facts)
             } else {
-                let text = extra.value.text_with(facts, clock, true).unwrap_or_default();
+                let text = extra.value.text_with(facts, true).unwrap_or_default();
                 String::from_utf8_lossy(&text).into_owned().into()
             };
             output_fields.insert(extra.key.clone(), value);

@@ -8,35 +8,12 @@
     reason = "a test fails by panicking and skips aloud"
 )]
 
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::cell::Cell;
+mod counting;
 
+use counting::counted;
 use purser_rules::{
     EventCode, Fact, Facts, FieldId, FieldRef, LoadOptions, Matches, Reason, RuleSet, Source, Value, default_sources,
 };
-
-struct Counting;
-
-thread_local! {
-    static ALLOCATIONS: Cell<usize> = const { Cell::new(0) };
-}
-
-// SAFETY: every call is passed on unchanged to the system's allocator.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        ALLOCATIONS.with(|count| count.set(count.get() + 1));
-        // SAFETY: the caller's obligations are those of the system's allocator.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        // SAFETY: the pointer came from `alloc`, and so from the system's allocator.
-        unsafe { System.dealloc(pointer, layout) }
-    }
-}
-
-#[global_allocator]
-static ALLOCATOR: Counting = Counting;
 
 /// An ordinary open in a container.
 struct Open;
@@ -74,11 +51,12 @@ fn allocations(rules: &RuleSet) -> usize {
     let mut matches = Matches::new();
     rules.evaluate(&Open, &mut matches);
     assert!(matches.is_empty(), "{:?}", matches.matched());
-    let before = ALLOCATIONS.with(Cell::get);
-    for _ in 0..100 {
-        rules.evaluate(&Open, &mut matches);
-    }
-    ALLOCATIONS.with(Cell::get) - before
+    let ((), taken) = counted(|| {
+        for _ in 0..100 {
+            rules.evaluate(&Open, &mut matches);
+        }
+    });
+    taken.allocations
 }
 
 #[test]

@@ -4,11 +4,12 @@
 
 use std::cell::Cell;
 
-use purser_rules::format::Format;
+use purser_rules::format::{Clock, Format};
 use purser_rules::{
     AlertOptions, Catalogue, Decision, EventCode, Fact, Facts, FieldId, FieldRef, LoadOptions, Matches, Outcome,
     Priority, Reason, RuleMatching, RuleSet, Selection, Selector, Source, Value,
 };
+use time::UtcOffset;
 
 const RULES: &str = r"
 - rule: verdict
@@ -164,6 +165,56 @@ fn checks_that_print_alike() {
             let expected: Vec<_> =
                 conditions.into_iter().filter(|name| matches[usize::from(*name == second)]).collect();
             assert_eq!(names, expected);
+        }
+    }
+}
+
+/// An exec as it is seen where local time is another.
+struct Elsewhere(Exec, UtcOffset);
+
+impl Facts for Elsewhere {
+    fn event(&self) -> EventCode {
+        self.0.event()
+    }
+
+    fn fact(&self, field: FieldRef<'_>) -> Fact<'_> {
+        self.0.fact(field)
+    }
+
+    fn element(&self, field: FieldRef<'_>, index: usize) -> Fact<'_> {
+        self.0.element(field, index)
+    }
+
+    fn clock(&self) -> Clock {
+        Clock { offset: self.1 }
+    }
+}
+
+#[test]
+fn conditions_compare_the_clock_time_that_outputs_print() {
+    let east = UtcOffset::from_hms(9, 30, 0).expect("an offset");
+    let west = UtcOffset::from_hms(-17, 0, 0).expect("an offset");
+    for (offset, date, time) in
+        [(UtcOffset::UTC, "2016-08-04", "16:17:57"), (east, "2016-08-05", "01:47:57"), (west, "2016-08-03", "23:17:57")]
+    {
+        let facts = Elsewhere(exec("x", None), offset);
+        for (field, value) in [
+            ("evt.time", format!("{time}.881781397")),
+            ("evt.time.s", time.to_owned()),
+            ("evt.datetime", format!("{date} {time}.881781397")),
+            ("evt.datetime.s", format!("{date} {time}")),
+            ("tolower(evt.time.s)", time.to_owned()),
+            ("evt.time.iso8601", "2016-08-04T16:17:57.881781397+0000".to_owned()),
+        ] {
+            let rule = format!(
+                "- {{rule: r, desc: d, priority: INFO, output: \"%{field}\", condition: evt.type=execve and {field} = \"{value}\"}}"
+            );
+            let source = Source { name: "clock", text: rule.as_bytes() };
+            let (rules, _) = RuleSet::load(&[source], &LoadOptions::default()).expect("a rule");
+            let mut matches = Matches::new();
+            rules.evaluate(&facts, &mut matches);
+            assert_eq!(matches.matched().len(), 1, "{field} = {value}");
+            assert!(rules.alert(matches.matched()[0], &facts, &AlertOptions::default()).message.starts_with(&value));
         }
     }
 }

@@ -12,7 +12,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use purser_rules::cases::{Case, CaseFile};
-use purser_rules::{DEFAULT_RULES, EventSet, LoadOptions, Rule, RuleSet, Source, default_sources};
+use purser_rules::parse::{self, Expr, Right};
+use purser_rules::{DEFAULT_RULES, EventSet, LoadOptions, Rule, RuleIndex, RuleSet, Source, default_sources};
 use serde_yaml::Value as Yaml;
 
 /// Each rule file of ours with its cases.
@@ -272,4 +273,60 @@ fn upstream_files_together_have_all_rules() {
     assert!(!rules.needs().events.names().contains(&"getpid"));
     // The rule about miners, which mentions many names more, is not enabled.
     assert_eq!(rules.needs().domains, ["kubernetes.default.svc.cluster.local"]);
+}
+
+/// A tree without the places of its nodes.
+fn shape(expr: &Expr) -> String {
+    let shown = format!("{expr:?}");
+    let mut parts = shown.split("Pos { index: ");
+    let first = parts.next().unwrap_or_default().to_owned();
+    parts.fold(first, |text, part| text + part.split_once('}').map_or(part, |(_, rest)| rest))
+}
+
+/// Whether Falco's print of a condition cannot be read again: it has no quotes around an empty text, none around one with a
+/// parenthesis or a comma unless there is something else to quote, and a backslash at the end of a text keeps it open.
+fn is_lossy(expr: &Expr) -> bool {
+    let is_lost = |value: &Vec<u8>| {
+        let is_bare = value.iter().any(|byte| b"(),".contains(byte)) && parse::escape(value) == *value;
+        value.is_empty() || is_bare || value.ends_with(b"\\")
+    };
+    match expr {
+        Expr::And(children, _) | Expr::Or(children, _) => children.iter().any(|child| is_lossy(child)),
+        Expr::Not(child, _) => is_lossy(child),
+        Expr::Check { right: Right::Value(value, _), .. } => is_lost(value),
+        Expr::Check { right: Right::List(values, _), .. } => values.iter().any(is_lost),
+        Expr::Macro(..) | Expr::Exists(..) | Expr::Check { .. } => false,
+    }
+}
+
+/// Prints all conditions and reads them again: each is what it was. Gives the rules of which
+/// that is not so, because their print is lossy.
+fn printed_otherwise(rules: &RuleSet) -> Vec<&str> {
+    let mut otherwise = Vec::new();
+    for (rule, index) in rules.rules().iter().zip((0..).map(RuleIndex)) {
+        let tree = rules.condition(index);
+        let again = parse::parse(&parse::print(tree), parse::MAX_DEPTH);
+        if is_lossy(tree) {
+            assert_ne!(again.map(|again| shape(&again)), Ok(shape(tree)), "{}", rule.name);
+            otherwise.push(rule.name.as_str());
+        } else {
+            assert_eq!(again.map(|again| shape(&again)), Ok(shape(tree)), "{}", rule.name);
+        }
+    }
+    otherwise
+}
+
+#[test]
+fn conditions_print_as_what_they_are() {
+    let ours = own_rules();
+    assert!(printed_otherwise(&ours).len() < ours.rules().len());
+    let Some(dir) = upstream() else { return };
+    let files = [MATURITY.as_slice(), &["falco-deprecated_rules.yaml"]].concat();
+    let texts: Vec<_> = files.iter().map(|file| std::fs::read(dir.join(file)).expect("rule file")).collect();
+    let sources: Vec<_> = files.iter().zip(&texts).map(|(name, text)| Source { name, text }).collect();
+    let (rules, _) = RuleSet::load(&sources, &LoadOptions::default()).expect("upstream's rules load");
+    let otherwise = printed_otherwise(&rules);
+    assert_eq!(otherwise.len(), 7, "{otherwise:?}");
+    assert!(otherwise.contains(&"Read sensitive file untrusted"), "it has a list with an empty item");
+    assert!(otherwise.contains(&"Sudo Potential Privilege Escalation"), "it has a text that ends with a backslash");
 }

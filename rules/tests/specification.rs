@@ -2,7 +2,7 @@
 
 #![allow(clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
-use purser_rules::format::{Clock, Format};
+use purser_rules::format::Format;
 use purser_rules::parse::{self, Expr, Operand, TransformArg};
 use purser_rules::{
     Arg, Catalogue, EventCode, EventSet, Fact, Facts, FieldId, FieldRef, Filter, LoadError, LoadOptions, Outcome,
@@ -175,7 +175,7 @@ fn bare_texts_end_at_any_white_space() {
 fn formats_report_the_transformed_values_that_were_not_transformed_again() {
     let keys = |format: &str| {
         let format = Format::parse(format.as_bytes(), Catalogue::builtin()).expect("a format");
-        let found = format.json(&Event, Clock::default(), true).expect("values");
+        let found = format.json(&Event, true).expect("values");
         found.as_object().expect("an object").keys().cloned().collect::<Vec<_>>()
     };
     assert_eq!(keys("%tolower(toupper(proc.name))"), ["proc.name", "tolower(toupper(proc.name))"]);

@@ -19,6 +19,7 @@ use std::cell::OnceCell;
 use std::sync::Arc;
 
 use bumpalo::Bump;
+use purser_rules::format::Clock;
 use purser_rules::{EventCode, Fact, Facts, FieldId, FieldRef, Reason, Value};
 
 pub(crate) use evt::code;
@@ -58,6 +59,8 @@ pub struct Sight<'a> {
     pub started_boot_ns: u64,
     /// The previous event, ns since boot; 0 for the first.
     pub previous_boot_ns: u64,
+    /// Local time.
+    pub clock: Clock,
     /// For users, groups and domain names.
     pub outside: &'a dyn Outside,
     /// Composed texts live here until the event is done.
@@ -115,6 +118,10 @@ impl Facts for Sight<'_> {
             }
             _ => self.ancestor_fact(field.id, index),
         }
+    }
+
+    fn clock(&self) -> Clock {
+        self.clock
     }
 }
 

@@ -35,6 +35,7 @@ fn holds_after(
         epoch_offset_ns: 0,
         started_boot_ns: 0,
         previous_boot_ns: 0,
+        clock: Clock::default(),
         outside,
         arena: &arena,
         user: OnceCell::new(),

@@ -158,6 +158,18 @@ fn a_name_is_judged_by_the_whole_rule() {
 }
 
 #[test]
+fn conditions_know_the_local_time_of_the_moment() {
+    let rules = rule("Night", "evt.type = openat and evt.time.s startswith \"23:\"", "%evt.time.s");
+    let mut bench = bench(&rules, RuleMatching::First, 16, Fake::default());
+    bench.pipeline.event(event(1, sh(), open("/a", "/a", "", "")));
+    assert!(bench.take().is_empty(), "in UTC it is 22:13");
+    let offset = time::UtcOffset::from_hms(1, 0, 0).expect("an offset");
+    bench.pipeline.set_clock(Clock { offset });
+    bench.pipeline.event(event(2, sh(), open("/a", "/a", "", "")));
+    assert_eq!(bench.take(), ["Night: 23:13:20"]);
+}
+
+#[test]
 fn events_wait_for_the_image_in_order_and_not_for_ever() {
     let rules = rule("Open", "evt.type = openat and container.id != host", "%fd.name %container.identity");
     let outside = || Fake { containers: vec![Arc::new(container(true))], ..Fake::default() };

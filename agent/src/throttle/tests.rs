@@ -3,6 +3,7 @@
 use std::sync::Mutex;
 
 use proptest::prelude::*;
+use purser_rules::format::Clock;
 use purser_rules::{LoadOptions, Priority, RuleMatching, Source};
 
 use super::*;
@@ -239,6 +240,7 @@ fn another_set_of_rules_begins_anew_and_sums_up_the_last() {
         epoch_offset_ns: 0,
         started_boot_ns: 0,
         previous_boot_ns: 0,
+        clock: Clock::default(),
         outside: &outside,
         arena: &arena,
         user: std::cell::OnceCell::new(),

@@ -4,15 +4,16 @@
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a tool for the terminal")]
 #![allow(clippy::cast_precision_loss, reason = "figures for people")]
 
+#[path = "../../tests/counting/mod.rs"]
+mod counting;
 mod recording;
 
-use std::alloc::{GlobalAlloc, Layout, System};
 use std::collections::BTreeMap;
 use std::hint::black_box;
 use std::process::ExitCode;
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Instant;
 
+use counting::counted;
 use purser_rules::{Facts as _, LoadOptions, Matches, RuleSet, Selection, Selector, Source};
 use recording::Recorded;
 use serde_json::{Value as Json, json};
@@ -23,32 +24,6 @@ const REPETITIONS: u32 = 20;
 const BATCHES: usize = 5;
 /// Copies of each rule, each under a name of its own, to see how cost grows.
 const COPIES: usize = 10;
-
-struct Counting;
-
-static LIVE: AtomicUsize = AtomicUsize::new(0);
-static PEAK: AtomicUsize = AtomicUsize::new(0);
-static ALLOCATIONS: AtomicUsize = AtomicUsize::new(0);
-
-// SAFETY: every call is passed on unchanged to the system's allocator.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        ALLOCATIONS.fetch_add(1, Relaxed);
-        let live = LIVE.fetch_add(layout.size(), Relaxed) + layout.size();
-        PEAK.fetch_max(live, Relaxed);
-        // SAFETY: the caller's obligations are those of the system's allocator.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        LIVE.fetch_sub(layout.size(), Relaxed);
-        // SAFETY: the pointer came from `alloc`, and so from the system's allocator.
-        unsafe { System.dealloc(pointer, layout) }
-    }
-}
-
-#[global_allocator]
-static ALLOCATOR: Counting = Counting;
 
 type Texts = Vec<(String, Vec<u8>)>;
 
@@ -118,12 +93,10 @@ fn load_times(texts: &Texts, rounds: usize) -> Result<Json, String> {
 
 /// Bytes that a loaded set holds, and the most that loading it took.
 fn memory(texts: &Texts) -> Result<Json, String> {
-    let before = LIVE.load(Relaxed);
-    PEAK.store(before, Relaxed);
-    let rules = load_all(texts)?;
-    let (live, peak) = (LIVE.load(Relaxed) - before, PEAK.load(Relaxed) - before);
+    let (rules, taken) = counted(|| load_all(texts));
+    let rules = rules?;
     drop(black_box(rules));
-    Ok(json!({ "live_bytes": live, "peak_bytes": peak }))
+    Ok(json!({ "live_bytes": taken.kept, "peak_bytes": taken.peak }))
 }
 
 fn counts(events: &[Recorded]) -> BTreeMap<&'static str, usize> {
@@ -161,17 +134,16 @@ impl Figures {
         let mut types: BTreeMap<&'static str, Vec<f64>> = BTreeMap::new();
         (self.matched, self.allocations) = (0, 0);
         for event in events {
-            let allocations = ALLOCATIONS.load(Relaxed);
-            let batches = (0..BATCHES).map(|_| {
+            let batch = |_| {
                 let start = Instant::now();
                 for _ in 0..REPETITIONS {
                     rules.evaluate(black_box(event), &mut matches);
                 }
                 start.elapsed().as_nanos() as f64 / f64::from(REPETITIONS)
-            });
-            let ns = batches.fold(f64::INFINITY, f64::min);
+            };
+            let (ns, taken) = counted(|| (0..BATCHES).map(batch).fold(f64::INFINITY, f64::min));
             if matches.is_empty() {
-                self.allocations += ALLOCATIONS.load(Relaxed) - allocations;
+                self.allocations += taken.allocations;
             } else {
                 self.matched += 1;
             }

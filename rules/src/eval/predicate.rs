@@ -227,8 +227,8 @@ impl FieldSource {
     fn time<F: Facts + ?Sized>(&self, facts: &F) -> Got<'static> {
         match facts.fact(FieldId::EVT_RAWTIME.plain()) {
             Fact::One(Value::U64(ns)) => {
-                let clock = crate::format::Clock::default();
-                Got::One(Item::Text(Cow::Owned(crate::format::time_text(self.id, ns, clock).into_bytes())))
+                let text = crate::format::time_text(self.id, ns, facts.clock());
+                Got::One(Item::Text(Cow::Owned(text.into_bytes())))
             }
             Fact::Pending => Got::Pending,
             _ => Got::Missing,

@@ -123,17 +123,17 @@ impl Format {
     }
 
     /// The text, or nothing if a value is missing and the format does not begin with `*`.
-    pub fn text<F: Facts + ?Sized>(&self, facts: &F, clock: Clock) -> Option<Vec<u8>> {
-        self.text_with(facts, clock, self.keep_missing)
+    pub fn text<F: Facts + ?Sized>(&self, facts: &F) -> Option<Vec<u8>> {
+        self.text_with(facts, self.keep_missing)
     }
 
     /// The values by the text of their fields, or nothing if one is missing and the format does not begin with `*`. `Null` if the
     /// format has no fields. With `transformed`, transformed values are there too, not only the fields inside.
-    pub fn json<F: Facts + ?Sized>(&self, facts: &F, clock: Clock, transformed: bool) -> Option<Json> {
+    pub fn json<F: Facts + ?Sized>(&self, facts: &F, transformed: bool) -> Option<Json> {
         let mut map = Map::new();
         for token in self.values() {
             for shown in token.reported(transformed) {
-                let value = shown.json(facts, clock);
+                let value = shown.json(facts);
                 if value.is_none() && !self.keep_missing {
                     return None;
                 }
@@ -144,11 +144,11 @@ impl Format {
     }
 
     /// The values as texts by the text of their fields, as [`json`](Self::json).
-    pub fn texts<F: Facts + ?Sized>(&self, facts: &F, clock: Clock, transformed: bool) -> Option<Map<String, Json>> {
+    pub fn texts<F: Facts + ?Sized>(&self, facts: &F, transformed: bool) -> Option<Map<String, Json>> {
         let mut map = Map::new();
         for token in self.values() {
             for shown in token.reported(transformed) {
-                let value = shown.text(facts, clock);
+                let value = shown.text(facts);
                 if value.is_none() && !self.keep_missing {
                     return None;
                 }
@@ -160,13 +160,13 @@ impl Format {
     }
 
     /// The text; a missing value prints `<NA>` if `keep_missing`, else there is none.
-    pub(crate) fn text_with<F: Facts + ?Sized>(&self, facts: &F, clock: Clock, keep_missing: bool) -> Option<Vec<u8>> {
+    pub(crate) fn text_with<F: Facts + ?Sized>(&self, facts: &F, keep_missing: bool) -> Option<Vec<u8>> {
         let mut out = Vec::new();
         for token in &self.tokens {
             match token {
                 Token::Literal(text) => out.extend_from_slice(text),
                 Token::Value(token) => {
-                    let value = token.shown.text(facts, clock);
+                    let value = token.shown.text(facts);
                     if value.is_none() && !keep_missing {
                         return None;
                     }
@@ -182,17 +182,17 @@ impl Format {
     }
 
     /// Adds the values by field text to a map, missing ones as null.
-    pub(crate) fn json_into<F: Facts + ?Sized>(&self, facts: &F, clock: Clock, map: &mut Map<String, Json>) {
+    pub(crate) fn json_into<F: Facts + ?Sized>(&self, facts: &F, map: &mut Map<String, Json>) {
         for token in self.values() {
             for shown in token.reported(false) {
-                map.insert(shown.key.clone(), shown.json(facts, clock).unwrap_or(Json::Null));
+                map.insert(shown.key.clone(), shown.json(facts).unwrap_or(Json::Null));
             }
         }
     }
 
     /// The value of a format that is one field, with its type; null if it is missing.
-    pub fn first_json<F: Facts + ?Sized>(&self, facts: &F, clock: Clock) -> Json {
-        self.values().next().and_then(|token| token.shown.json(facts, clock)).unwrap_or(Json::Null)
+    pub fn first_json<F: Facts + ?Sized>(&self, facts: &F) -> Json {
+        self.values().next().and_then(|token| token.shown.json(facts)).unwrap_or(Json::Null)
     }
 
     fn values(&self) -> impl Iterator<Item = &ValueToken> {
@@ -222,9 +222,9 @@ impl ValueToken {
 }
 
 impl Shown {
-    fn text<F: Facts + ?Sized>(&self, facts: &F, clock: Clock) -> Option<Vec<u8>> {
+    fn text<F: Facts + ?Sized>(&self, facts: &F) -> Option<Vec<u8>> {
         if let Some((id, ns)) = self.time(facts) {
-            return Some(time_text(id, ns?, clock).into_bytes());
+            return Some(time_text(id, ns?, facts.clock()).into_bytes());
         }
         let (ty, print) = self.bound(facts.event());
         match self.get(facts) {
@@ -235,8 +235,7 @@ impl Shown {
         }
     }
 
-    fn json<F: Facts + ?Sized>(&self, facts: &F, clock: Clock) -> Option<Json> {
-        let _ = clock;
+    fn json<F: Facts + ?Sized>(&self, facts: &F) -> Option<Json> {
         if let Some((_, ns)) = self.time(facts) {
             return ns.map(Json::from);
         }

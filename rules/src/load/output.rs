@@ -71,7 +71,7 @@ pub(super) fn compile(
 }
 
 fn deprecated(format: &str) -> Vec<String> {
-    let found = super::DEPRECATED.into_iter().filter(|field| format.contains(field));
+    let found = super::suspicions::DEPRECATED.into_iter().filter(|field| format.contains(field));
     found
         .map(|field| format!("usage of deprecated field '{field}' in the output; it has no meaning any more"))
         .collect()

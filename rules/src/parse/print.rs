@@ -1,4 +1,8 @@
-//! Tree to text, in one canonical form that parses to the same tree.
+//! Tree to text, in Falco's canonical form.
+//!
+//! It parses to the same tree unless Falco leaves a value without quotes that needs them: an empty one (`x in (, a)`), one
+//! with a parenthesis or a comma, `val(y)` as a text, texts in the arguments of a transformer; or the value ends with a
+//! backslash, which keeps its quotes open.
 
 use super::ast::{Expr, Operand, Right, TransformArg};
 use super::escape::escape;

@@ -1,6 +1,6 @@
 //! Cases about fields, compiled conditions, values, event sets and outputs.
 
-use purser_rules::format::{Clock, Format, render};
+use purser_rules::format::{Format, render};
 use purser_rules::{
     EventSet, Filter, Outcome, PathSet, PrintFormat, Type, Value, condition_events, parse, suspicions, transform_type,
     transform_values,
@@ -154,8 +154,8 @@ pub(crate) fn format(corpus: &Corpus, case: &Json) -> Verdict {
     let transformed = case["include_transformed"] == true;
     let want = &case["expect"];
     let is_text = case["mode"] == "text";
-    let text_out = format.text(&facts, Clock::default());
-    let json_out = format.json(&facts, Clock::default(), transformed);
+    let text_out = format.text(&facts);
+    let json_out = format.json(&facts, transformed);
     let got_ok = if is_text { text_out.is_some() } else { json_out.is_some() };
     same("ok", &got_ok, &(want["ok"] == true))?;
     if !got_ok {
@@ -168,7 +168,7 @@ pub(crate) fn format(corpus: &Corpus, case: &Json) -> Verdict {
     } else if let Some(output) = want.get("output_json") {
         same("json", &json_out.unwrap_or_default(), output)?;
     }
-    let values = format.texts(&facts, Clock::default(), transformed).unwrap_or_default();
+    let values = format.texts(&facts, transformed).unwrap_or_default();
     if let Some(count) = want["values_count"].as_u64() {
         same("number of values", &(values.len() as u64), &count)?;
     }
@@ -187,14 +187,14 @@ pub(crate) fn format_typed(corpus: &Corpus, case: &Json) -> Verdict {
     let facts = CaseFacts::of(corpus, case, &catalogue);
     let want = &case["expect"];
     let what = format!("{} on {}", case["format"], case["fields"]);
-    let got = format.text(&facts, Clock::default());
+    let got = format.text(&facts);
     same(&format!("{what}: ok"), &got.is_some(), &(want["ok"] == true))?;
     if let Some(got) = got
         && !want["text"].is_null()
     {
         same(&what, &shown(&got), &shown(&text(&want["text"])))?;
     }
-    let got = format.json(&facts, Clock::default(), case["include_transformed"] == true);
+    let got = format.json(&facts, case["include_transformed"] == true);
     if let Some(json_ok) = want["json_ok"].as_bool() {
         same(&format!("{what}: json ok"), &got.is_some(), &json_ok)?;
         if json_ok {
@@ -210,7 +210,7 @@ pub(crate) fn render_case(corpus: &Corpus, case: &Json) -> Verdict {
         let field = case["field"].as_str().unwrap_or_default();
         let inline = json!({"fields": {field: case["value"]}});
         let format = Format::parse(format!("%{field}").as_bytes(), &catalogue).map_err(|error| error.to_string())?;
-        let got = format.text(&CaseFacts::of(corpus, &inline, &catalogue), Clock::default());
+        let got = format.text(&CaseFacts::of(corpus, &inline, &catalogue));
         return same("text", &json!(got.map(|text| shown(&text))), &case["expect"]);
     }
     let value = &case["value"];

@@ -12,6 +12,8 @@
 #![allow(clippy::format_push_string, reason = "texts for tests, off the hot path")]
 
 mod conditions;
+#[path = "../counting/mod.rs"]
+mod counting;
 mod files;
 mod items;
 mod measure;

@@ -1,7 +1,5 @@
 //! Loads a text as a rule file in a thread with a small stack, evaluates what it made, and says what that took.
 
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::cell::Cell;
 use std::sync::mpsc;
 use std::time::Duration;
 
@@ -9,6 +7,8 @@ use purser_rules::{
     AlertOptions, EventCode, Fact, Facts, FieldId, FieldRef, LoadOptions, Matches, Reason, RuleIndex, RuleSet, Source,
     Value,
 };
+
+use crate::counting::counted;
 
 /// Most memory that loading and evaluating may hold, without the text itself.
 const MAX_MEMORY: isize = 200 << 20;
@@ -18,37 +18,6 @@ const STACK: usize = 2 << 20;
 
 /// When a load counts as hanging; nothing takes a tenth of it, even unoptimised.
 const HANGS: Duration = Duration::from_mins(1);
-
-struct Counting;
-
-thread_local! {
-    static HELD: Cell<isize> = const { Cell::new(0) };
-    static PEAK: Cell<isize> = const { Cell::new(0) };
-}
-
-fn count(bytes: isize) {
-    let held = HELD.get() + bytes;
-    HELD.set(held);
-    PEAK.set(PEAK.get().max(held));
-}
-
-// SAFETY: every call is passed on unchanged to the system's allocator.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        count(layout.size() as isize);
-        // SAFETY: the caller's obligations are those of the system's allocator.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        count(-(layout.size() as isize));
-        // SAFETY: the pointer came from `alloc`, and so from the system's allocator.
-        unsafe { System.dealloc(pointer, layout) }
-    }
-}
-
-#[global_allocator]
-static ALLOCATOR: Counting = Counting;
 
 /// An open in which every text is the same, and every other field has no value.
 struct Open;
@@ -82,23 +51,23 @@ pub(crate) fn load_all(name: &str, texts: Vec<Vec<u8>>) -> Result<usize, String>
     let size: usize = texts.iter().map(Vec::len).sum();
     let work = move || {
         let sources: Vec<_> = texts.iter().map(|text| Source { name: "rules.yaml", text }).collect();
-        let before = HELD.get();
-        PEAK.set(before);
-        let start = processor_time();
-        let result = RuleSet::load(&sources, &LoadOptions::default());
-        let loading = processor_time().saturating_sub(start);
-        let start = processor_time();
-        let result = match result {
-            Ok((rules, warnings)) => {
-                evaluate(&rules);
-                let _ = warnings.len();
-                Ok(rules.rules().len())
-            }
-            Err(error) => Err(error.to_string()),
-        };
-        // Taking it apart again must not exhaust the stack either.
-        let evaluating = processor_time().saturating_sub(start);
-        let _ = sender.send((result, loading, evaluating, PEAK.get() - before));
+        let ((result, loading, evaluating), taken) = counted(|| {
+            let start = processor_time();
+            let result = RuleSet::load(&sources, &LoadOptions::default());
+            let loading = processor_time().saturating_sub(start);
+            let start = processor_time();
+            let result = match result {
+                Ok((rules, warnings)) => {
+                    evaluate(&rules);
+                    let _ = warnings.len();
+                    Ok(rules.rules().len())
+                }
+                Err(error) => Err(error.to_string()),
+            };
+            // Taking it apart again must not exhaust the stack either.
+            (result, loading, processor_time().saturating_sub(start))
+        });
+        let _ = sender.send((result, loading, evaluating, taken.peak));
     };
     let handle = thread.spawn(work).expect("a thread");
     let Ok((result, loading, evaluating, peak)) = receiver.recv_timeout(HANGS) else {

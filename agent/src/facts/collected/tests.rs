@@ -204,6 +204,7 @@ fn look(judged: bool, mut at: impl FnMut(&Sight<'_>)) {
             epoch_offset_ns: 0,
             started_boot_ns: 0,
             previous_boot_ns: 1,
+            clock: Clock::default(),
             outside: &outside,
             arena: &arena,
             user: OnceCell::new(),
