@@ -5,7 +5,6 @@ use std::path::Path;
 
 use anyhow::{Context as _, Result, bail};
 use serde_json::Value as Json;
-use xtask::rig::command;
 
 use crate::workspace;
 
@@ -62,8 +61,7 @@ pub(crate) fn run(target: Target, seconds: u32) -> Result<()> {
     if target != Target::Decode {
         fuzz.arg(format!("-dict={}", workspace::root().join("fuzz/rules.dict").display()));
     }
-    command::stdout(&mut fuzz)
-        .map(drop)
+    workspace::check(&mut fuzz)
         .with_context(|| format!("{} has a finding; its input is below fuzz/artifacts", target.name()))
 }
 

@@ -90,6 +90,7 @@ fn matched(set: &RuleSet, event: &Event, container: Option<&Container>) -> bool 
             outside: &outside,
             arena: &arena,
             user: std::cell::OnceCell::new(),
+            clock: purser_rules::format::Clock::default(),
         };
         let mut matches = purser_rules::Matches::new();
         set.evaluate(&sight, &mut matches);
