@@ -40,6 +40,7 @@ use crate::rule::Rule;
 
 pub use macros::resolve_macros;
 pub use schema::Schema;
+pub use yaml::too_deep;
 
 /// Event sets larger than this are worth a warning.
 const MANY_EVENTS: usize = 100;
