@@ -39,3 +39,10 @@ impl ActiveRules {
         self.set.rules().iter().filter(|rule| rule.enabled).count()
     }
 }
+
+/// Says that nothing will be alerted on, which a file that was emptied by mistake leads to.
+pub(crate) fn warn_of_none(enabled: usize) {
+    if enabled == 0 {
+        tracing::warn!("no rule is enabled: no event raises an alert");
+    }
+}

@@ -367,6 +367,9 @@ impl Config {
         let blank = text.lines().all(|line| line.trim().is_empty() || line.trim_start().starts_with('#'));
         let config: Self = if blank {
             Self::default()
+        } else if let Some((line, column)) = purser_rules::too_deep(text) {
+            let message = "the file is nested too deeply".to_owned();
+            return Err(ConfigError::Parse { path: path.to_owned(), line, column, message });
         } else {
             serde_yaml::from_str(text).map_err(|error| parse_error(path, &error))?
         };

@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 
-use crate::active::ActiveRules;
+use crate::active::{self, ActiveRules};
 use crate::alert::{Format, LiveFormat};
 use crate::cli::{self, RuleFile};
 use crate::config::Config;
@@ -257,6 +257,7 @@ impl Reloader {
             millis(took),
             millis(since_seen)
         );
+        active::warn_of_none(enabled);
         self.running = config;
         self.content = content.clone();
         self.refused = None;

@@ -12,7 +12,7 @@ use anyhow::{Context as _, Result, bail};
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec};
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::active::ActiveRules;
+use crate::active::{self, ActiveRules};
 use crate::alert::{Format, LiveFormat, Numbering};
 use crate::cli::{RunArgs, Summary};
 use crate::config::{Config, TierChoice};
@@ -208,6 +208,7 @@ fn greet(sensor: &Sensor, rules: &ActiveRules) {
         }
     }
     tracing::info!("{} rules enabled of {}", rules.enabled(), rules.set.rules().len());
+    active::warn_of_none(rules.enabled());
 }
 
 /// Waits for something to do, for at most `limit`, and does it.

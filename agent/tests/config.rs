@@ -223,6 +223,15 @@ fn errors_name_the_place_and_the_remedy() {
 }
 
 #[test]
+fn nesting_without_end_is_an_error_at_once() {
+    // The reader of YAML behind it would need hours for the second.
+    for (text, column) in [("[".repeat(5_000), 101), ("priority: ".to_owned() + &"[".repeat(1 << 20), 110)] {
+        let error = Config::parse(Path::new("x.yaml"), &text).expect_err("deep").to_string();
+        assert_eq!(error, format!("x.yaml:1:{column}: the file is nested too deeply"));
+    }
+}
+
+#[test]
 fn files_that_cannot_be_read() {
     let directory = tempfile::tempdir().expect("a directory");
     let path = directory.path().join("purser.yaml");

@@ -17,11 +17,15 @@ use xtask::rig::image::{Image, Layer};
 use xtask::rig::unique_name;
 
 /// What is done in the container, and the rules that it must lead to.
-const TRICKS: [(&str, &[&str]); 9] = [
+const TRICKS: [(&str, &[&str]); 13] = [
     ("busybox cat /proc/self/root/etc/shadow", &["Sensitive file read in a container"]),
     ("cd /usr/bin/../../etc && cat shadow", &["Sensitive file read in a container"]),
     ("busybox nc 127.0.0.1 1 -e /bin/sh || true", &["Netcat with a program attached"]),
     ("ln -s /bin/busybox /run/nc; /run/nc 127.0.0.1 1 -e /bin/sh || true", &["Netcat with a program attached"]),
+    ("busybox nc 127.0.0.1 1 -e/bin/sh || true", &["Netcat with a program attached"]),
+    ("echo true > /dev/shm/x; cd /dev/shm; /bin/sh x", &["Program started from shared memory"]),
+    ("echo x > /run/x; mv /run/x /etc/shadow", &["Login configuration written in a container"]),
+    ("echo x > /etc/x; cd /root; ln ../etc/x .profile", &["Shell start-up file written in a container"]),
     ("busybox find / -xdev -name id_rsa", &["Search for keys or credentials"]),
     ("echo true > /dev/shm/x; cd /dev/shm; /bin/sh ./x", &["Program started from shared memory"]),
     (
@@ -41,7 +45,7 @@ fn tricks_are_seen_and_named() {
     let directory = tempfile::tempdir().expect("directory");
     let archive = directory.path().join("image.tar");
     let image = Image::new("local.test/tricks:1")
-        .layer(Layer::busybox(&["sh", "cat", "cp", "ln", "find", "nc", "sleep", "true"]).expect("busybox"))
+        .layer(Layer::busybox(&["sh", "cat", "cp", "ln", "mv", "find", "nc", "sleep", "true"]).expect("busybox"))
         .layer(
             Layer::new()
                 .file("/etc/shadow", b"root:*:1::::::\n".to_vec(), 0o600)

@@ -283,6 +283,21 @@ fn a_bad_file_changes_nothing_and_a_good_one_does() {
 }
 
 #[test]
+fn no_rule_at_all_is_said_aloud() {
+    if !common::is_root() {
+        return;
+    }
+    let directory = tempfile::tempdir().expect("directory");
+    let warning = "no rule is enabled";
+    let (agent, path) = agent(&directory, &on_exec("Last", "marker"), "");
+    assert!(!agent.log().contains(warning), "{}", agent.log());
+    // As a file that was saved to a full disk.
+    reloaded(&agent, "ok", || fs::write(&path, "").expect("written"));
+    common::until("it is said", || agent.log().contains(warning));
+    agent.stop().expect("stopped");
+}
+
+#[test]
 fn the_configuration_is_followed() {
     if !common::is_root() {
         return;

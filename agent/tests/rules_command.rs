@@ -330,6 +330,29 @@ fn json_has_the_shape_of_upstreams() {
 }
 
 #[test]
+fn files_of_cases_that_cannot_be_used_are_named_with_what_is_wrong() {
+    let files = Files::new();
+    files.write("r.yaml", rule("Opened", "evt.type = openat"));
+    let test = |cases: &str| {
+        let text = format!("rules: [r.yaml]\ncases:\n  - name: n\n{cases}\n");
+        let (code, out, err) = purser(&["rules", "test", &files.write("cases.yaml", text)]);
+        assert_eq!((code, out.as_str()), (Some(1), ""), "{cases}\n{err}");
+        err
+    };
+    for (cases, want) in [
+        ("    event: opneat", "case \"n\": there is no event 'opneat'; did you mean 'openat'?"),
+        ("    event: acct\n    fires: [Opend]", "there is no rule \"Opend\"; did you mean 'Opened'?"),
+        ("    event: openat\n    fields: {fd.nmae: /x}", "nonexistent field 'fd.nmae'; did you mean 'fd.name'?"),
+        ("    event: openat\n    fields: {fd.name: /x, fd.name: /y}", "field 'fd.name' is given twice at line 5"),
+        (&format!("    event: {}", "[".repeat(1 << 20)), "it is nested too deeply at line 4 column"),
+    ] {
+        assert!(test(cases).contains(want), "{want}");
+    }
+    let (code, _, err) = purser(&["rules", "test", "/dev/zero"]);
+    assert_eq!((code, err.as_str()), (Some(1), "purser: error: cannot test /dev/zero: it is larger than 16MiB\n"));
+}
+
+#[test]
 fn strict_makes_warnings_fail() {
     let files = Files::new();
     let warns = files.write("w.yaml", rule("A", "evt.type = open") + "- macro: unused\n  condition: evt.type = open\n");

@@ -12,17 +12,21 @@
 //! ```
 
 use std::collections::{BTreeMap, HashMap};
+use std::fmt;
 use std::net::IpAddr;
 
-use serde::Deserialize;
+use serde::de::{Error as _, MapAccess, Visitor};
+use serde::{Deserialize, Deserializer};
 use serde_yaml::Value as Yaml;
 
 use crate::catalogue::{Catalogue, FieldId};
 use crate::compile::typed_operand;
 use crate::eval::{OperandSource, OwnedArg};
-use crate::event::EventCode;
+use crate::event::{EventCode, generic_calls};
 use crate::facts::{Arg, Fact, Facts, FieldRef, Reason, Value};
+use crate::load::too_deep;
 use crate::matches::{Matches, Outcome};
+use crate::nearest::did_you_mean;
 use crate::parse::{Operand, parse_operand_prefix};
 use crate::ruleset::RuleSet;
 use crate::types::{Class, Type};
@@ -35,7 +39,7 @@ pub struct CaseFile {
     #[serde(default)]
     pub rules: Vec<String>,
     /// Fields that every event has unless its case says otherwise.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "each_once")]
     pub defaults: BTreeMap<String, Yaml>,
     /// The cases.
     pub cases: Vec<Case>,
@@ -53,7 +57,7 @@ pub struct Case {
     /// nearest first). `null`: no value. `PENDING`, tagged `!pending`: not known yet. What follows from a field need not
     /// be given: the name, arguments and their number from `proc.cmdline`, the parent from its ancestors, directory and
     /// file name from `fd.name`. Clock fields such as `evt.time` are those of `evt.rawtime`, in UTC.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "each_once")]
     pub fields: BTreeMap<String, Yaml>,
     /// Rules that are off, and on for this case.
     #[serde(default)]
@@ -103,6 +107,10 @@ impl CaseFile {
     /// # Errors
     /// It is not one.
     pub fn parse(text: &str) -> Result<Self, CaseError> {
+        if let Some((line, column)) = too_deep(text) {
+            let message = format!("it is nested too deeply at line {line} column {column}");
+            return Err(CaseError::Yaml(message));
+        }
         serde_yaml::from_str(text).map_err(|error| CaseError::Yaml(error.to_string()))
     }
 
@@ -115,7 +123,9 @@ impl CaseFile {
         let mut results = Vec::with_capacity(self.cases.len());
         for case in &self.cases {
             let fail = |message| CaseError::Case { case: case.name.clone(), message };
-            let find = |name: &String| rules.find(name).ok_or_else(|| fail(format!("there is no rule \"{name}\"")));
+            let known = || rules.rules().iter().map(|rule| rule.name.as_str());
+            let unknown = |name: &str| format!("there is no rule \"{name}\"{}", did_you_mean(name, known()));
+            let find = |name: &String| rules.find(name).ok_or_else(|| fail(unknown(name)));
             for rule in &case.fires {
                 find(rule)?;
             }
@@ -139,6 +149,36 @@ impl CaseFile {
         }
         Ok(results)
     }
+}
+
+/// Fields and their values. Of a field that is given twice one value would count, unnoticed.
+fn each_once<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<String, Yaml>, D::Error> {
+    struct Fields;
+
+    impl<'de> Visitor<'de> for Fields {
+        type Value = BTreeMap<String, Yaml>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("fields and their values")
+        }
+
+        fn visit_unit<E>(self) -> Result<Self::Value, E> {
+            Ok(BTreeMap::new())
+        }
+
+        fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+            let mut fields = BTreeMap::new();
+            while let Some((name, value)) = map.next_entry::<String, Yaml>()? {
+                if fields.contains_key(&name) {
+                    return Err(A::Error::custom(format_args!("field '{name}' is given twice")));
+                }
+                fields.insert(name, value);
+            }
+            Ok(fields)
+        }
+    }
+
+    deserializer.deserialize_any(Fields)
 }
 
 /// The event of a case.
@@ -166,7 +206,10 @@ enum Held {
 
 impl CaseFacts {
     fn new(case: &Case, defaults: &BTreeMap<String, Yaml>, catalogue: &Catalogue) -> Result<Self, String> {
-        let code = EventCode::by_name(&case.event).ok_or_else(|| format!("there is no event '{}'", case.event))?;
+        let code = EventCode::by_name(&case.event).ok_or_else(|| {
+            let known = EventCode::current().iter().map(|(name, _)| *name).chain(generic_calls());
+            format!("there is no event '{}'{}", case.event, did_you_mean(&case.event, known))
+        })?;
         let mut facts = Self { code, values: HashMap::new() };
         let name = || Got::One(Held::Text(case.event.clone().into_bytes()));
         facts.values.insert((FieldId::EVT_TYPE, OwnedArg::None), name());

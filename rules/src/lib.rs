@@ -45,7 +45,7 @@ pub use diagnostic::{Code, Diagnostic};
 pub use eval::{PathSet, TransformError, transform_type, transform_values};
 pub use event::{EventCode, EventSet};
 pub use facts::{Arg, Fact, Facts, FieldRef, Reason, Value};
-pub use load::{Definitions, Schema, check_schema, plugins_satisfy, resolve_macros, suspicions};
+pub use load::{Definitions, Schema, check_schema, plugins_satisfy, resolve_macros, suspicions, too_deep};
 pub use matches::{Decision, Matches, Outcome, RuleMatching};
 pub use nearest::nearest;
 pub use needs::{Needs, Opens};

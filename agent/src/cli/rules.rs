@@ -196,7 +196,7 @@ fn test(cases: &Cases) -> anyhow::Result<()> {
     let (mut passed, mut failed) = (0, 0);
     for path in &cases.files {
         let wrong = || format!("cannot test {}", path.display());
-        let text = std::fs::read_to_string(path).with_context(wrong)?;
+        let text = String::from_utf8(read_file(path).with_context(wrong)?).with_context(wrong)?;
         let file = CaseFile::parse(&text).with_context(wrong)?;
         let beside = path.parent().unwrap_or(Path::new(""));
         let named: Vec<PathBuf> = file.rules.iter().map(|rules| beside.join(rules)).collect();

@@ -36,6 +36,7 @@ use crate::rule::Rule;
 pub use macros::resolve_macros;
 pub use schema::Schema;
 pub use suspicions::suspicions;
+pub use yaml::too_deep;
 
 /// What came of loading.
 #[derive(Debug)]

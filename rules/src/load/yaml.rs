@@ -179,6 +179,24 @@ pub(crate) fn documents(text: &str) -> Result<Vec<Arc<Node>>, YamlError> {
     }
 }
 
+/// Where a text is nested more deeply than rule files may be: line and column, from 1. For readers of other YAML, which
+/// would follow it, at a cost that grows with the square of the depth.
+pub fn too_deep(text: &str) -> Option<(usize, usize)> {
+    let mut parser = Parser::new(text);
+    let mut depth = 0_usize;
+    loop {
+        // What is no YAML is for that reader to say.
+        let (event, at) = parser.next().ok()?;
+        match event {
+            Event::Start { .. } if depth >= MAX_DEPTH => return Some((at.line, at.column)),
+            Event::Start { .. } => depth += 1,
+            Event::End => depth = depth.saturating_sub(1),
+            Event::StreamEnd => return None,
+            _ => {}
+        }
+    }
+}
+
 fn limited(values: u32, at: Place) -> Result<(), YamlError> {
     if values <= MAX_SIZE {
         return Ok(());
