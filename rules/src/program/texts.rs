@@ -180,9 +180,10 @@ impl Beginnings {
         mut mark: impl FnMut(Marks),
     ) {
         let mut end = self.heads.partition_point(|head| *head < first);
-        let before = |it: &Beginning| it.rest.is_empty() || order(&it.rest).is_ge();
-        while self.heads.get(end) == Some(&first) && self.all.get(end).is_some_and(before) {
-            end += 1;
+        if self.heads.get(end) == Some(&first) {
+            let alike = end + self.heads.get(end..).unwrap_or_default().partition_point(|head| *head == first);
+            let before = |it: &Beginning| it.rest.is_empty() || order(&it.rest).is_ge();
+            end += self.all.get(end..alike).unwrap_or_default().partition_point(before);
         }
         let mut next = end.checked_sub(1);
         let mut found = false;
