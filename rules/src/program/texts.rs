@@ -189,7 +189,7 @@ impl Beginnings {
         let mut found = false;
         while let Some((at, beginning)) = next.and_then(|at| Some((at, self.all.get(at)?))) {
             let is_head = |head: &u64| *head == first & beginning.mask;
-            // Nothing is not compared with nothing: on some processors that is the slowest of all comparisons.
+            // Measured: an empty rest that is compared all the same costs more than the rest of the lookup.
             let is_rest = || beginning.rest.is_empty() || begins(&beginning.rest);
             found = found || (self.heads.get(at).is_some_and(is_head) && is_rest());
             if found {
