@@ -16,7 +16,7 @@ use crate::matches::{Matches, Outcome};
 use crate::needs::Needs;
 use crate::options::{LoadOptions, Selection, Source};
 use crate::parse::Expr;
-use crate::program::{Graph, NodeId, Plan, Scratch};
+use crate::program::{Graph, NodeId, Plan, Scratch, Texts};
 use crate::rule::{Rule, RuleIndex};
 use crate::{FieldId, select};
 
@@ -174,7 +174,7 @@ impl RuleSet {
         };
         let mut scratch = Scratch::default();
         scratch.start(&self.graph);
-        self.graph.evaluate(condition, facts, &mut scratch)
+        self.graph.evaluate(condition, &Texts::default(), facts, &mut scratch)
     }
 
     /// The alert of a rule that matched.
@@ -280,6 +280,6 @@ impl Filter {
     pub fn evaluate<F: Facts + ?Sized>(&self, facts: &F) -> Outcome {
         let mut scratch = Scratch::default();
         scratch.start(&self.graph);
-        self.graph.evaluate(self.root, facts, &mut scratch)
+        self.graph.evaluate(self.root, &Texts::default(), facts, &mut scratch)
     }
 }

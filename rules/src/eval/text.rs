@@ -103,6 +103,13 @@ pub(crate) struct TextParts {
 }
 
 impl TextParts {
+    /// Whether more is asked than what a text contains, and none of it for texts with a NUL, of which not all checks see the
+    /// same.
+    pub(crate) fn can_be_looked_up(&self) -> bool {
+        let mut texts = self.equal.iter().chain(&self.listed).chain(&self.prefixes).chain(&self.suffixes).peekable();
+        texts.peek().is_some() && texts.all(|text| !text.contains(&0))
+    }
+
     /// Adds what another check asks for.
     pub(crate) fn extend(&mut self, other: &Self) {
         self.equal.extend_from_slice(&other.equal);

@@ -5,6 +5,7 @@
 
 mod events;
 mod plan;
+mod texts;
 
 use std::cell::Cell;
 use std::collections::HashMap;
@@ -16,12 +17,15 @@ use crate::eval::{
     AnyText, Estimate, FieldKind, FieldSource, OperandSource, OwnedArg, Predicate, Test, TextParts, TextTest,
 };
 use crate::event::{EVENTS, EventCode};
-use crate::facts::{Facts, Value};
+use crate::facts::{Fact, Facts, Value};
 use crate::matches::Outcome;
 use crate::parse::{self, Expr, Op, Right};
 
 pub use events::{EventsError, condition_events};
 pub(crate) use plan::Plan;
+pub(crate) use texts::Texts;
+
+use texts::TextIndex;
 
 /// Most checks that a condition may have when its macros are put in.
 pub(crate) const MAX_NODES: usize = 1_000_000;
@@ -61,8 +65,21 @@ pub(crate) struct Graph {
     known_merged: HashMap<Box<[u32]>, u32>,
     /// What checks of texts ask for, to merge several of one field.
     parts: Vec<Option<TextParts>>,
+    /// Which checks can be looked up in a plan's [`Texts`].
+    indexed: Vec<Indexed>,
+    /// Numbers of the fields of such checks.
+    text_fields: HashMap<(FieldId, OwnedArg), u32>,
     /// Trees that were added and need no hint, by address; held so that no address is used twice.
     seen: HashMap<usize, (Arc<Expr>, NodeId)>,
+}
+
+/// How far a check can be looked up.
+#[derive(Clone, Copy, Debug)]
+struct Indexed {
+    /// The number of its field, if it can.
+    field: Option<u32>,
+    /// It does not ask what the text contains, which is not looked up.
+    fully: bool,
 }
 
 /// Outcomes of the nodes for one event.
@@ -70,7 +87,22 @@ pub(crate) struct Graph {
 pub(crate) struct Scratch {
     /// Per node: the evaluation it belongs to, times four, plus the outcome.
     memo: Vec<u64>,
+    /// Per text field: the evaluation it belongs to, times four, plus a [`Looked`].
+    texts: Vec<u64>,
     generation: u64,
+}
+
+/// What became of looking up a text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Looked {
+    /// Checks that hold are noted, all others do not hold.
+    Up = 0,
+    /// There is no text.
+    Missing = 1,
+    /// It is not known yet.
+    Pending = 2,
+    /// It has to be checked by each check: several texts, or one with a NUL, of which not all checks see the same.
+    Singly = 3,
 }
 
 impl Scratch {
@@ -79,6 +111,26 @@ impl Scratch {
         self.generation += 1;
         if self.memo.len() < graph.nodes.len() {
             self.memo.resize(graph.nodes.len(), 0);
+        }
+        if self.texts.len() < graph.text_fields.len() {
+            self.texts.resize(graph.text_fields.len(), 0);
+        }
+    }
+}
+
+impl Scratch {
+    /// Looks a text up and notes the checks that hold for it.
+    #[inline(never)]
+    fn look_up<F: Facts + ?Sized>(&mut self, index: &TextIndex, facts: &F) -> Looked {
+        match facts.fact(index.field.field()) {
+            Fact::Missing(_) => Looked::Missing,
+            Fact::Pending => Looked::Pending,
+            Fact::One(Value::Text(text)) if memchr::memchr(0, text).is_none() => {
+                let holds = self.generation << 2 | 1;
+                index.look_up(text, |node| self.memo[node.0 as usize] = holds);
+                Looked::Up
+            }
+            Fact::One(_) | Fact::Many(_) => Looked::Singly,
         }
     }
 }
@@ -183,7 +235,13 @@ impl Graph {
     }
 
     /// Evaluates a node; outcomes of this event are kept in `scratch`.
-    pub(crate) fn evaluate<F: Facts + ?Sized>(&self, node: NodeId, facts: &F, scratch: &mut Scratch) -> Outcome {
+    pub(crate) fn evaluate<F: Facts + ?Sized>(
+        &self,
+        node: NodeId,
+        texts: &Texts,
+        facts: &F,
+        scratch: &mut Scratch,
+    ) -> Outcome {
         let at = node.0 as usize;
         let memo = scratch.memo[at];
         if memo >> 2 == scratch.generation {
@@ -195,10 +253,10 @@ impl Graph {
         }
         let outcome = match &self.nodes[at] {
             Node::Const(value) => return if *value { Outcome::True } else { Outcome::False },
-            Node::Check(check) => self.checks[*check as usize].evaluate(facts),
-            Node::Not(child) => self.evaluate(*child, facts, scratch).negated(),
-            Node::And(children) => self.any(children, Outcome::False, facts, scratch),
-            Node::Or(children) => self.any(children, Outcome::True, facts, scratch),
+            Node::Check(check) => self.decide(node, *check, texts, facts, scratch),
+            Node::Not(child) => self.evaluate(*child, texts, facts, scratch).negated(),
+            Node::And(children) => self.any(children, Outcome::False, texts, facts, scratch),
+            Node::Or(children) => self.any(children, Outcome::True, texts, facts, scratch),
         };
         scratch.memo[at] = scratch.generation << 2
             | match outcome {
@@ -209,17 +267,48 @@ impl Graph {
         outcome
     }
 
+    /// A check whose outcome is not noted yet.
+    #[inline]
+    fn decide<F: Facts + ?Sized>(
+        &self,
+        node: NodeId,
+        check: u32,
+        texts: &Texts,
+        facts: &F,
+        scratch: &mut Scratch,
+    ) -> Outcome {
+        let Indexed { field, fully } = self.indexed[check as usize];
+        let predicate = &self.checks[check as usize];
+        let Some((field, index)) = field.and_then(|field| Some((field as usize, texts.get(field)?))) else {
+            return predicate.evaluate(facts);
+        };
+        let slot = scratch.texts[field];
+        let known = slot >> 2 == scratch.generation;
+        if !known {
+            let looked = scratch.look_up(index, facts);
+            scratch.texts[field] = scratch.generation << 2 | looked as u64;
+        }
+        match scratch.texts[field] & 3 {
+            0 if !known && scratch.memo[node.0 as usize] >> 2 == scratch.generation => Outcome::True,
+            0 if fully => Outcome::False,
+            1 => Outcome::False,
+            2 => Outcome::Pending,
+            _ => predicate.evaluate(facts),
+        }
+    }
+
     /// Kleene's and, or: `decisive` decides, else pending, else the opposite.
     fn any<F: Facts + ?Sized>(
         &self,
         children: &[NodeId],
         decisive: Outcome,
+        texts: &Texts,
         facts: &F,
         scratch: &mut Scratch,
     ) -> Outcome {
         let mut outcome = decisive.negated();
         for child in children {
-            let got = self.evaluate(*child, facts, scratch);
+            let got = self.evaluate(*child, texts, facts, scratch);
             if got == decisive {
                 return got;
             }
@@ -243,8 +332,8 @@ impl Graph {
             if asks_for_name(&check) {
                 self.name_checks.push(at);
             }
-            self.parts.push(text_parts(expr, &check));
-            self.checks.push(check);
+            let parts = text_parts(expr, &check);
+            self.push(check, parts);
             if !found.is_empty() {
                 self.hints.insert(at, found);
             }
@@ -344,10 +433,25 @@ impl Graph {
         let any = AnyText::new(&parts)?;
         let at = self.checks.len() as u32;
         let left = OperandSource::Field(field);
-        self.checks.push(Predicate { left, test: Test::Text(TextTest::Any(Box::new(any))) });
-        self.parts.push(Some(parts));
+        let check = Predicate { left, test: Test::Text(TextTest::Any(Box::new(any))) };
+        self.push(check, Some(parts));
         self.known_merged.insert(checks.into(), at);
         Some(at)
+    }
+
+    fn push(&mut self, check: Predicate, parts: Option<TextParts>) {
+        let mut indexed = Indexed { field: None, fully: false };
+        if let (OperandSource::Field(field), Some(parts)) = (&check.left, &parts)
+            && field.kind == FieldKind::Scalar
+            && parts.can_be_looked_up()
+        {
+            let next = self.text_fields.len() as u32;
+            let number = *self.text_fields.entry((field.id, field.arg.clone())).or_insert(next);
+            indexed = Indexed { field: Some(number), fully: parts.contained.is_empty() };
+        }
+        self.checks.push(check);
+        self.parts.push(parts);
+        self.indexed.push(indexed);
     }
 
     fn negate(&mut self, child: NodeId) -> NodeId {

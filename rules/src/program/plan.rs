@@ -4,7 +4,7 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap};
 
-use super::{Graph, Node, NodeId, Scratch};
+use super::{Graph, Node, NodeId, Scratch, Texts};
 use crate::catalogue::FieldId;
 use crate::eval::{OperandSource, OwnedArg};
 use crate::facts::Facts;
@@ -23,6 +23,8 @@ const MIN_SHARED: usize = 4;
 pub(crate) struct Plan {
     steps: Vec<Step>,
     rules: Vec<RuleIndex>,
+    /// What the steps ask of texts.
+    texts: Texts,
 }
 
 /// A node of the graph that must hold for every step up to `end`, and the rules for which that is all.
@@ -46,6 +48,7 @@ impl Plan {
         let mut plan = Self::default();
         let open = conditions.iter().map(|(root, rules)| Open { tests: conjuncts(graph, *root), rules }).collect();
         plan.divide(graph, open, 0);
+        plan.texts = Texts::new(graph, plan.steps.iter().map(|step| step.node));
         plan
     }
 
@@ -67,7 +70,7 @@ impl Plan {
         // Steps before this one depend on something that is not known yet.
         let mut pending_before = 0;
         while let Some(step) = self.steps.get(at) {
-            let outcome = graph.evaluate(step.node, facts, scratch);
+            let outcome = graph.evaluate(step.node, &self.texts, facts, scratch);
             if outcome == Outcome::False {
                 at = step.end;
                 continue;
