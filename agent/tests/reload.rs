@@ -100,14 +100,14 @@ struct Stream {
 }
 
 impl Stream {
-    fn start(directory: &Path) -> Self {
+    fn start(directory: &Path, mark: &'static str) -> Self {
         let (end, sent) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
         let (over, count, directory) = (Arc::clone(&end), Arc::clone(&sent), directory.to_owned());
         let thread = std::thread::spawn(move || {
             while !over.load(Ordering::Relaxed) {
                 let number = count.load(Ordering::Relaxed);
-                run(&format!("numbered-{number}"));
-                let file = directory.join(format!("numbered-{number}"));
+                run(&format!("{mark}-{number}"));
+                let file = directory.join(format!("{mark}-{number}"));
                 fs::write(&file, "").expect("written");
                 fs::remove_file(&file).expect("removed");
                 count.store(number + 1, Ordering::Relaxed);
@@ -123,13 +123,14 @@ impl Stream {
     }
 }
 
-/// Two rules on each numbered event of these kinds; both say which set they are of.
-fn counting(set: &str, kinds: &[&str]) -> String {
-    let exec = "evt.type = execve and proc.args startswith numbered-";
-    let open = "evt.type in (open, openat, openat2) and evt.is_open_write = true and fd.filename startswith numbered-";
+/// Two rules on each event of these kinds in the stream with a mark; both say which set they are of.
+fn counting(set: &str, kinds: &[&str], mark: &str) -> String {
+    let exec = format!("evt.type = execve and proc.args startswith {mark}-");
+    let open =
+        format!("evt.type in (open, openat, openat2) and evt.is_open_write = true and fd.filename startswith {mark}-");
     let mut text = String::new();
     for half in ["first", "second"] {
-        for (kind, condition, field) in [("exec", exec, "proc.args"), ("open", open, "fd.filename")] {
+        for (kind, condition, field) in [("exec", &exec, "proc.args"), ("open", &open, "fd.filename")] {
             if kinds.contains(&kind) {
                 text += &rule(&format!("{kind} {half}"), condition, &format!("set={set} {kind}=%{field}"), "x");
             }
@@ -138,30 +139,32 @@ fn counting(set: &str, kinds: &[&str]) -> String {
     text
 }
 
-/// `set=A exec=numbered-7` to its words.
+/// `set=A exec=MARK-7` to its words.
 fn words(alert: &Alert) -> (String, String, u64) {
     let (_, text) = alert.output.split_once("set=").expect("of a numbered event");
     let mut words = text.split(' ');
     let set = words.next().expect("a set").to_owned();
-    let (kind, number) = words.next().and_then(|word| word.split_once("=numbered-")).expect("a number");
+    let (kind, name) = words.next().and_then(|word| word.split_once('=')).expect("a kind");
+    let (_, number) = name.rsplit_once('-').expect("a number");
     (set, kind.to_owned(), number.parse().expect("a number"))
 }
 
 /// Swaps two sets that both count the stream; `busy` are further rules of one of them, which make it need other things of
 /// the kernel. Each event of `kinds` must be judged by one of the sets as a whole, and raise each alert once.
-fn swap_under_load(kinds: &[&str], busy: [String; 2]) {
+/// Tests may run at the same time, and each agent sees the other's stream: so each has a mark of its own.
+fn swap_under_load(mark: &'static str, kinds: &[&str], busy: [String; 2]) {
     if !common::is_root() {
         return;
     }
     let directory = tempfile::tempdir().expect("directory");
     let [before, between] = busy;
-    let sets = [before + &counting("A", kinds) + &between, counting("B", kinds)];
+    let sets = [before + &counting("A", kinds, mark) + &between, counting("B", kinds, mark)];
     let mut map = ConfigMap::new(&directory.path().join("map"), &[("rules.yaml", sets[0].clone())]);
     let rules = vec![directory.path().join("map")];
     // A debug build beside other work may have to wait for a processor: that is not what is tested.
     let config = "rule_matching: all\noutputs_queue: {capacity: 1000000}\nsensor: {ring_bytes: 64MiB}\n".to_owned();
     let agent = common::start(&Options { rules, config, ..Options::default() });
-    let stream = Stream::start(directory.path());
+    let stream = Stream::start(directory.path(), mark);
     for swap in 1..=24 {
         let running = stream.sent.load(Ordering::Relaxed);
         reloaded(&agent, "ok", || map.update(&[("rules.yaml", sets[swap % 2].clone())]));
@@ -198,14 +201,14 @@ fn swap_under_load(kinds: &[&str], busy: [String; 2]) {
 fn nothing_is_lost_or_doubled_while_rules_are_swapped() {
     let connect = rule("Failed", "evt.type = connect and evt.failed = true and fd.name = /none", "x", "x");
     let environment = rule("Environment", "evt.type = execve and proc.env contains no-such-variable", "x", "x");
-    swap_under_load(&["exec", "open"], [connect, environment]);
+    swap_under_load("swapped", &["exec", "open"], [connect, environment]);
 }
 
 #[test]
 fn nothing_is_lost_while_hooks_come_and_go() {
     let open = rule("Open", "evt.type = openat and evt.is_open_write = true and fd.name = /none", "x", "x");
     let connect = rule("Connect", "evt.type = connect and evt.res = SUCCESS and fd.name = /none", "x", "x");
-    swap_under_load(&["exec"], [open, connect]);
+    swap_under_load("hooked", &["exec"], [open, connect]);
 }
 
 /// An agent with one rule file of its own.
