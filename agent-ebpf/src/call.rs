@@ -263,7 +263,7 @@ unsafe fn paths<K: Object>(record: &mut CallRecord, sections: Sections) {
             let place = (&raw const record.arguments).cast::<u64>().add(PLACES + 2 * nth);
             let place = (place.read_volatile(), place.add(1).read_volatile());
             if place.0 != 0 {
-                path::write::<K, CALL_ROOM>(path, sections, Place::at(place), nth == 2);
+                path::write::<K, CALL_ROOM, false>(path, sections, Place::at(place), nth == 2);
             }
         }
         nth = output::opaque(nth + 1);

@@ -98,9 +98,9 @@ unsafe fn files<K: Object>(record: &mut agent_common::ExecRecord, sections: Sect
     unsafe {
         file::fill(&mut record.file, file.object::<{ fact::FILE_INODE }>(), task);
         let place = Place::new(file.object::<{ fact::FILE_PATH_DENTRY }>(), file.object::<{ fact::FILE_PATH_MNT }>());
-        path::write::<K, EXEC_ROOM>(&mut record.path, sections, place, true);
+        path::write::<K, EXEC_ROOM, true>(&mut record.path, sections, place, true);
         let cwd = Place::new(fs.object::<{ fact::FS_PWD_DENTRY }>(), fs.object::<{ fact::FS_PWD_MNT }>());
-        path::write::<K, EXEC_ROOM>(&mut record.cwd, sections, cwd, false);
+        path::write::<K, EXEC_ROOM, true>(&mut record.cwd, sections, cwd, false);
     }
 }
 

@@ -124,7 +124,7 @@ pub unsafe fn fill<K: Object>(
             file::fill(&mut record.file, file.object::<{ fact::FILE_INODE }>(), current);
             let place =
                 Place::new(file.object::<{ fact::FILE_PATH_DENTRY }>(), file.object::<{ fact::FILE_PATH_MNT }>());
-            path::write::<K, OPEN_ROOM>(&mut record.path, sections, place, true);
+            path::write::<K, OPEN_ROOM, true>(&mut record.path, sections, place, true);
         } else if result >= 0 {
             lost(Loss::FileGone);
         }
@@ -132,7 +132,7 @@ pub unsafe fn fill<K: Object>(
         let flags = (&raw const record.path.flags).read_volatile();
         if landmark.0 != 0 && flags & PathFlags::LANDMARK == 0 {
             record.bits |= OpenFlags::DIRECTORY;
-            path::write::<K, OPEN_ROOM>(&mut record.directory, sections, Place::at(landmark), false);
+            path::write::<K, OPEN_ROOM, true>(&mut record.directory, sections, Place::at(landmark), false);
         }
     }
 }

@@ -43,12 +43,13 @@ impl<K: Object> Place<K> {
 }
 
 /// Writes the path of `place`, and notes where the sections' landmark lies on it. With `beneath`, also what lies
-/// beneath the mount.
+/// beneath the mount. `SHORT` copies short names without a helper: for events that are frequent, as it is the larger
+/// part of what there is to verify.
 ///
 /// VERIFIER: what the loops find goes to memory at once (`record` is in a map), so that their rounds and ways
 /// out differ in nothing that the verifier tracks.
 #[inline(always)]
-pub unsafe fn write<K: Object, const ROOM: usize>(
+pub unsafe fn write<K: Object, const ROOM: usize, const SHORT: bool>(
     record: &mut PathRecord,
     sections: Sections,
     place: Place<K>,
@@ -86,12 +87,12 @@ pub unsafe fn write<K: Object, const ROOM: usize>(
             }
             let parent = dentry.object::<{ fact::DENTRY_PARENT }>();
             if parent.is(dentry) {
-                name::<K, ROOM>(sections, dentry);
+                name::<K, ROOM, SHORT>(sections, dentry);
                 clear_flag(record, PathFlags::TRUNCATED);
                 set_flag(record, PathFlags::ROOTLESS);
                 break;
             }
-            if sections.length() - start > limits::PATH_MAX || !name::<K, ROOM>(sections, dentry) {
+            if sections.length() - start > limits::PATH_MAX || !name::<K, ROOM, SHORT>(sections, dentry) {
                 break;
             }
             dentry = parent;
@@ -116,7 +117,7 @@ pub unsafe fn write<K: Object, const ROOM: usize>(
                     clear_flag(record, PathFlags::BENEATH_TRUNCATED);
                     break;
                 }
-                if sections.length() - start > limits::PATH_MAX || !name::<K, ROOM>(sections, dentry) {
+                if sections.length() - start > limits::PATH_MAX || !name::<K, ROOM, SHORT>(sections, dentry) {
                     break;
                 }
                 dentry = parent;
@@ -167,12 +168,12 @@ unsafe fn clear_flag(record: &mut PathRecord, flag: u16) {
 
 /// Writes a dentry's name with its NUL.
 #[inline(always)]
-unsafe fn name<K: Object, const ROOM: usize>(sections: Sections, dentry: K) -> bool {
+unsafe fn name<K: Object, const ROOM: usize, const SHORT: bool>(sections: Sections, dentry: K) -> bool {
     // SAFETY: reads a dentry; `end` guarantees the room of the longest name.
     unsafe {
         let text = dentry.object::<{ fact::DENTRY_NAME }>().address();
         let to = sections.end::<ROOM>();
-        if K::TYPED && text == dentry.embedded::<{ fact::DENTRY_SHORT_NAME }>().address() {
+        if K::TYPED && SHORT && text == dentry.embedded::<{ fact::DENTRY_SHORT_NAME }>().address() {
             // Most names lie in the dentry itself: four loads and stores at most in place of a helper call.
             let length = dentry.u32::<{ fact::DENTRY_NAME_LEN }>();
             if length < SHORT_NAME {
