@@ -276,13 +276,18 @@ fn a_wait_ends_although_there_is_always_a_file_to_hash() {
         digest: None,
         deadline,
     };
+    // The hasher's own thread has looked, found nothing, and sleeps until it is told of something.
+    while service.state().swept.is_none() {
+        std::thread::sleep(Duration::from_millis(1));
+    }
     {
         let mut state = service.state();
+        state.swept = None;
         state.pending = 2;
         state.unidentified.insert("c".to_owned(), vec![request(1, now)]);
         state.to_hash.push_back(request(2, now + Duration::from_mins(1)));
     }
-    // The hasher's own thread was told of nothing: this is what it would do.
+    // It is told of nothing: this is what it would do.
     assert_eq!(service.next_hash().map(|request| request.ticket), Some(2));
     assert_eq!(fixture.answer(), (1, Verdict::Unverifiable, Reason::Pending));
 }
