@@ -278,7 +278,7 @@ fn a_wait_ends_although_there_is_always_a_file_to_hash() {
     };
     // The hasher's own thread has looked, found nothing, and sleeps until it is told of something.
     while service.state().swept.is_none() {
-        std::thread::sleep(Duration::from_millis(1));
+        thread::sleep(Duration::from_millis(1));
     }
     {
         let mut state = service.state();
