@@ -141,14 +141,15 @@ fn manifest_store(config: &Config) -> ManifestStore {
     ManifestStore::new(cache.ok(), config.layer_limits())
 }
 
-fn sensor_config(config: &Config) -> SensorConfig {
+pub(crate) fn sensor_config(config: &Config) -> SensorConfig {
     SensorConfig {
         ring_bytes: u32::try_from(config.sensor.ring_bytes.0).unwrap_or(u32::MAX),
         ..SensorConfig::default()
     }
 }
 
-fn check_tier(asked: TierChoice, report: &TierReport) -> Result<()> {
+/// An error where the configuration asks for another tier than is in use.
+pub(crate) fn check_tier(asked: TierChoice, report: &TierReport) -> Result<()> {
     let wanted = match asked {
         TierChoice::Auto => return Ok(()),
         TierChoice::A => Tier::A,

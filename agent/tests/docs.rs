@@ -1,11 +1,11 @@
-//! The pages that `purser rules` writes are those in `docs`.
+//! The pages that `purser rules` and `purser doctor` write are those in `docs`.
 #![allow(clippy::expect_used, clippy::panic, reason = "a failed expectation is a failed test")]
 
 use std::{fs, path::Path, process::Command};
 
-fn up_to_date(page: &str, listing: &str) {
-    let arguments = ["rules", listing, "--markdown"];
-    let output = Command::new(env!("CARGO_BIN_EXE_purser")).args(arguments).output().expect("started");
+fn up_to_date(page: &str, command: &[&str]) {
+    let arguments = [command, &["--markdown"]].concat();
+    let output = Command::new(env!("CARGO_BIN_EXE_purser")).args(&arguments).output().expect("started");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let text = String::from_utf8(output.stdout).expect("UTF-8");
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs").join(page);
@@ -22,15 +22,20 @@ fn up_to_date(page: &str, listing: &str) {
 
 #[test]
 fn fields() {
-    up_to_date("fields.md", "fields");
+    up_to_date("fields.md", &["rules", "fields"]);
 }
 
 #[test]
 fn events() {
-    up_to_date("events.md", "events");
+    up_to_date("events.md", &["rules", "events"]);
 }
 
 #[test]
 fn rules() {
-    up_to_date("rules.md", "list");
+    up_to_date("rules.md", &["rules", "list"]);
+}
+
+#[test]
+fn limits() {
+    up_to_date("limits.md", &["doctor"]);
 }

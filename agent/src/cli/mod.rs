@@ -3,6 +3,7 @@
 //! Every error ends as one line `purser: error: ...` with what to do about it, and exit code 1 (2 for a wrong
 //! command line).
 
+mod doctor;
 mod generate;
 mod manifest;
 mod rules;
@@ -16,7 +17,7 @@ use std::{
     sync::OnceLock,
 };
 
-use clap::{Parser, Subcommand};
+use clap::{Parser, Subcommand, ValueEnum};
 use tracing_subscriber::EnvFilter;
 
 pub use self::{
@@ -49,6 +50,8 @@ pub struct Cli {
 pub enum Command {
     /// Watch this machine and print alerts (needs root).
     Run(Box<RunArgs>),
+    /// Say what this kernel and machine allow, what is not seen here, and what is wrong with the configuration.
+    Doctor(doctor::DoctorArgs),
     /// Check, list and describe rules.
     #[command(subcommand)]
     Rules(rules::RulesCommand),
@@ -68,11 +71,34 @@ pub enum Command {
     },
 }
 
+/// When to print in colour.
+#[derive(Clone, Copy, Debug, Default, ValueEnum)]
+enum Color {
+    /// To a terminal, unless `NO_COLOR` is set.
+    #[default]
+    Auto,
+    /// Always.
+    Always,
+    /// Never.
+    Never,
+}
+
+impl Color {
+    fn choice(self) -> anstream::ColorChoice {
+        match self {
+            Self::Auto => anstream::AutoStream::choice(&io::stdout()),
+            Self::Always => anstream::ColorChoice::AlwaysAnsi,
+            Self::Never => anstream::ColorChoice::Never,
+        }
+    }
+}
+
 /// Parses the command line and carries it out; `run` is the agent.
 pub fn main(run: Run) -> ExitCode {
     let cli = Cli::parse();
     let result = match cli.command {
         Command::Run(args) => run::execute(&args, run),
+        Command::Doctor(args) => doctor::execute(&args),
         Command::Rules(command) => rules::execute(&command),
         Command::Manifest(command) => manifest::execute(&command),
         Command::Completions { shell } => generate::completions(shell),

@@ -6,7 +6,7 @@ use std::{
 };
 
 use anyhow::{Context as _, bail};
-use clap::{Args, Subcommand, ValueEnum};
+use clap::{Args, Subcommand};
 use purser_rules::cases::CaseFile;
 use purser_rules::{LoadOptions, RuleSet, Source};
 
@@ -18,7 +18,7 @@ mod notes;
 mod page;
 mod snippet;
 
-use super::{load, one_line, print};
+use super::{Color, load, one_line, print};
 use crate::config;
 
 /// What to do with rules.
@@ -95,28 +95,6 @@ pub struct Check {
     /// When to print in colour
     #[arg(long, value_enum, value_name = "WHEN", default_value_t)]
     color: Color,
-}
-
-/// When to print in colour.
-#[derive(Clone, Copy, Debug, Default, ValueEnum)]
-enum Color {
-    /// To a terminal, unless `NO_COLOR` is set.
-    #[default]
-    Auto,
-    /// Always.
-    Always,
-    /// Never.
-    Never,
-}
-
-impl Color {
-    fn choice(self) -> anstream::ColorChoice {
-        match self {
-            Self::Auto => anstream::AutoStream::choice(&std::io::stdout()),
-            Self::Always => anstream::ColorChoice::AlwaysAnsi,
-            Self::Never => anstream::ColorChoice::Never,
-        }
-    }
 }
 
 /// What to list, and how.

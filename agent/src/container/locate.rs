@@ -21,7 +21,7 @@ use super::{
     cgroup::{Candidate, Hierarchy, candidate},
     claim::{self, Claim},
     mounts::{self, join_host},
-    read,
+    places, read,
     reference::is_hex,
 };
 
@@ -82,30 +82,16 @@ pub(crate) struct Locator {
 
 impl Locator {
     pub(crate) fn new(config: &ContainersConfig) -> Self {
-        let known = [
-            ("/run/containerd", "/run/containerd/containerd.sock"),
-            ("/run/k3s/containerd", "/run/k3s/containerd/containerd.sock"),
-            ("/run/docker/containerd/daemon", "/run/docker/containerd/containerd.sock"),
-            ("/var/run/docker/containerd/daemon", "/var/run/docker/containerd/containerd.sock"),
-            ("/var/snap/microk8s/common/run/containerd", "/var/snap/microk8s/common/run/containerd.sock"),
-        ];
-        let configured = config.containerd.iter().map(|e| (e.state.clone(), e.socket.clone()));
-        let task_dirs = configured
-            .chain(known.map(|(state, socket)| (state.into(), socket.into())))
-            .map(|(state, socket)| TaskDir { dir: state.join("io.containerd.runtime.v2.task"), socket: Some(socket) })
-            .collect();
-        let with = |configured: &[PathBuf], known: &[&str]| {
-            configured.iter().cloned().chain(known.iter().map(PathBuf::from)).collect()
-        };
+        let task_dirs = places::containerd(config).into_iter().map(|endpoint| TaskDir {
+            dir: endpoint.state.join("io.containerd.runtime.v2.task"),
+            socket: Some(endpoint.socket),
+        });
         Self {
             host_root: config.host_root.clone(),
             proc: config.proc.clone(),
-            task_dirs,
-            storages: with(
-                &config.storage_roots,
-                &["/run/containers/storage", "/var/run/containers/storage", "/var/lib/containers/storage"],
-            ),
-            runc_roots: with(&config.runc_roots, &["/run/runc", "/run/crun"]),
+            task_dirs: task_dirs.collect(),
+            storages: places::storages(config),
+            runc_roots: places::oci(config),
             index: HashMap::new(),
             indexed: HashSet::new(),
         }

@@ -54,7 +54,7 @@ impl Files {
 
     /// The path of the configuration.
     pub(crate) fn config_path(&self) -> &Path {
-        self.args.config.as_deref().unwrap_or(Path::new(DEFAULT_PATH))
+        path(&self.args)
     }
 
     /// What the configuration says now.
@@ -99,6 +99,11 @@ impl Files {
         }
         Ok(files)
     }
+}
+
+/// The path of the configuration that arguments name.
+pub(crate) fn path(args: &RunArgs) -> &Path {
+    args.config.as_deref().unwrap_or(Path::new(DEFAULT_PATH))
 }
 
 /// An error where there is nothing that can be read again: a pipe would wait for a writer, or be empty by now.

@@ -3,6 +3,7 @@
 
 mod arch;
 mod btf;
+mod limits;
 mod policy;
 mod relocate;
 mod ring;
@@ -29,6 +30,7 @@ use aya_log::EbpfLogger;
 
 pub use self::{
     btf::BtfError,
+    limits::{Circumstances, LIMITS, Limit},
     policy::{EventSet, Policy},
     relocate::RelocateError,
     tier::{Tier, TierReport},
@@ -189,6 +191,17 @@ pub fn hooks_of(name: &str) -> Vec<&'static str> {
     let events = || EventType::ALL.iter().filter(|event| event.name() == name);
     let serves = |hook: &&HookSpec| events().any(|event| hook.serves.contains(&event.group()));
     HOOKS.iter().filter(serves).map(|hook| hook.name).collect()
+}
+
+/// The hooks that a policy needs.
+pub fn needed(policy: &Policy) -> Vec<&'static str> {
+    HOOKS.iter().filter(|spec| spec.is_needed(policy)).map(|spec| spec.name).collect()
+}
+
+impl HookSpec {
+    fn is_needed(&self, policy: &Policy) -> bool {
+        self.serves.iter().any(|group| policy.events.needs(*group))
+    }
 }
 
 /// Maps with one element per processor.
@@ -354,8 +367,7 @@ impl Switchboard<'_> {
     fn set(&mut self, policy: &Policy) -> Result<u32, SensorError> {
         let generation = self.policy.set(policy)?;
         for (index, spec) in HOOKS.iter().enumerate() {
-            let needed = spec.serves.iter().any(|group| policy.events.needs(*group));
-            self.switch(index, needed)?;
+            self.switch(index, spec.is_needed(policy))?;
         }
         Ok(generation)
     }
@@ -435,7 +447,7 @@ fn raise_memory_limit() {
 }
 
 /// Whether the kernel may take 32-bit calls (IA32 emulation). Where it does not, none come.
-fn takes_compat_calls() -> bool {
+pub(crate) fn takes_compat_calls() -> bool {
     cfg!(target_arch = "x86_64")
 }
 
