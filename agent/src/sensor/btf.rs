@@ -49,6 +49,9 @@ pub(super) struct Btf {
     /// Where each type's entry starts; type 0 is `void`.
     types: Vec<usize>,
     strings: usize,
+    strings_length: usize,
+    /// Where a module's strings are, whose offsets go on where the kernel's end.
+    module_strings: Option<usize>,
     /// Structures and unions, functions and typedefs, by name.
     named: HashMap<(u8, Vec<u8>), u32>,
 }
@@ -59,20 +62,49 @@ struct Member {
 }
 
 impl Btf {
-    /// Indexes BTF (the content of `/sys/kernel/btf/vmlinux`).
+    /// Indexes the kernel's BTF (the content of `/sys/kernel/btf/vmlinux`).
     pub(super) fn parse(data: Vec<u8>) -> Result<Self, BtfError> {
+        let mut btf = Self {
+            data: Vec::new(),
+            types: vec![0],
+            strings: 0,
+            strings_length: 0,
+            module_strings: None,
+            named: HashMap::new(),
+        };
+        btf.index(data)?;
+        Ok(btf)
+    }
+
+    /// Adds the BTF of a module (`/sys/kernel/btf/NAME`), which goes on where the kernel's ends. Only one can be added.
+    pub(super) fn add_module(&mut self, data: Vec<u8>) -> Result<(), BtfError> {
+        if self.module_strings.is_some() {
+            return Err(BtfError::Magic);
+        }
+        self.index(data)
+    }
+
+    fn index(&mut self, data: Vec<u8>) -> Result<(), BtfError> {
         if data.get(..2) != Some(&0xeb9f_u16.to_ne_bytes()) {
             return Err(BtfError::Magic);
         }
-        let header = word(&data, 4)? as usize;
-        let at = |offset: usize| header.checked_add(offset).ok_or(BtfError::Damaged(header));
-        let start = at(word(&data, 8)? as usize)?;
-        let end = start.checked_add(word(&data, 12)? as usize).ok_or(BtfError::Damaged(12))?;
-        let strings = at(word(&data, 16)? as usize)?;
-        if end > data.len() || strings > data.len() {
-            return Err(BtfError::Damaged(data.len()));
+        let first = self.data.len();
+        self.data.extend(data);
+        let btf = self;
+        let header = word(&btf.data, first + 4)? as usize;
+        let at = |offset: usize| (first + header).checked_add(offset).ok_or(BtfError::Damaged(header));
+        let start = at(word(&btf.data, first + 8)? as usize)?;
+        let end = start.checked_add(word(&btf.data, first + 12)? as usize).ok_or(BtfError::Damaged(12))?;
+        let strings = at(word(&btf.data, first + 16)? as usize)?;
+        if end > btf.data.len() || strings > btf.data.len() {
+            return Err(BtfError::Damaged(btf.data.len()));
         }
-        let mut btf = Self { data, types: vec![0], strings, named: HashMap::new() };
+        if first == 0 {
+            btf.strings = strings;
+            btf.strings_length = word(&btf.data, 20)? as usize;
+        } else {
+            btf.module_strings = Some(strings);
+        }
         let mut offset = start;
         while offset < end {
             let id = u32::try_from(btf.types.len()).unwrap_or(u32::MAX);
@@ -100,7 +132,7 @@ impl Btf {
         if offset != end {
             return Err(BtfError::Damaged(offset));
         }
-        Ok(btf)
+        Ok(())
     }
 
     /// Type id of a structure.
@@ -209,7 +241,11 @@ impl Btf {
     }
 
     fn string(&self, offset: u32) -> Result<&[u8], BtfError> {
-        let start = self.strings.saturating_add(offset as usize);
+        let offset = offset as usize;
+        let start = match self.module_strings {
+            Some(strings) if offset >= self.strings_length => strings + (offset - self.strings_length),
+            _ => self.strings.saturating_add(offset),
+        };
         let tail = self.data.get(start..).ok_or(BtfError::Damaged(start))?;
         let end = tail.iter().position(|byte| *byte == 0).ok_or(BtfError::Damaged(start))?;
         Ok(&tail[..end])
@@ -255,6 +291,35 @@ mod tests {
         assert_eq!(btf.offset("s.d"), None);
         assert_eq!(btf.offset("t.a"), None);
         assert_eq!((btf.structure("s"), btf.size("s")), (Some(3), Some(12)));
+    }
+
+    /// `struct m { char x[4]; struct s y; }` of a module on top of the sample: its type 4, its strings from 13 on.
+    fn module() -> Vec<u8> {
+        let strings = b"m\0x\0y\0";
+        let types: Vec<u32> = vec![13, 4 << 24 | 2, 16, 15, 1, 0, 17, 3, 32];
+        let types: Vec<u8> = types.into_iter().flat_map(u32::to_ne_bytes).collect();
+        let mut data = 0xeb9f_u16.to_ne_bytes().to_vec();
+        data.extend([1, 0]);
+        for value in [24, 0, types.len() as u32, types.len() as u32, strings.len() as u32] {
+            data.extend(value.to_ne_bytes());
+        }
+        data.extend(types);
+        data.extend(strings);
+        data
+    }
+
+    #[test]
+    fn a_module_goes_on_where_the_kernel_ends() {
+        let mut btf = Btf::parse(sample()).unwrap();
+        btf.add_module(module()).unwrap();
+        assert_eq!((btf.structure("m"), btf.size("m")), (Some(4), Some(16)));
+        assert_eq!((btf.offset("m.y"), btf.offset("m.y.c"), btf.offset("s.c")), (Some(4), Some(12), Some(8)));
+        assert_eq!(btf.add_module(module()), Err(BtfError::Magic));
+        for length in 0..module().len() {
+            let mut btf = Btf::parse(sample()).unwrap();
+            let _ = btf.add_module(module()[..length].to_vec());
+            btf.offset("m.y.c");
+        }
     }
 
     #[test]

@@ -222,7 +222,11 @@ impl Sensor {
         raise_memory_limit();
         let no_btf = |error| SensorError::NoBtf { path: config.btf.clone(), error };
         let bytes = fs::read(&config.btf).map_err(no_btf)?;
-        let types = btf::Btf::parse(bytes)?;
+        let mut types = btf::Btf::parse(bytes)?;
+        // A module with most distributions. Where it is neither there nor built in, no file is on an overlay yet.
+        if let Ok(overlay) = fs::read(config.btf.with_file_name("overlay")) {
+            types.add_module(overlay)?;
+        }
         let abilities = Abilities { typed_loads: config.typed_loads, compat: takes_compat_calls() };
         let facts = relocate::Facts::resolve(&types, &arch::MACHINE, abilities)?;
         let mut object = OBJECT.to_vec();
