@@ -48,6 +48,8 @@ pub struct SensorConfig {
     pub btf: PathBuf,
     /// Read kernel objects by typed loads where the kernel can (the faster way).
     pub typed_loads: bool,
+    /// Use the hooks of this tier, or fail; none: the best that the kernel allows.
+    pub tier: Option<Tier>,
 }
 
 impl Default for SensorConfig {
@@ -57,6 +59,7 @@ impl Default for SensorConfig {
             gather: Duration::from_millis(1),
             btf: PathBuf::from("/sys/kernel/btf/vmlinux"),
             typed_loads: true,
+            tier: None,
         }
     }
 }
@@ -102,6 +105,16 @@ pub enum SensorError {
         hook: &'static str,
         /// The kernel's answer.
         reason: String,
+    },
+    /// The configuration asks for hooks that are not to be had.
+    #[error(
+        "tier {wanted} is asked for, but not to be had: {report}. Leave the choice to the sensor, or boot a kernel that allows it"
+    )]
+    Tier {
+        /// The tier asked for.
+        wanted: Tier,
+        /// What there is, and why.
+        report: TierReport,
     },
     /// A map operation failed.
     #[error("cannot reach an eBPF map: {0}")]
@@ -255,6 +268,9 @@ impl Sensor {
         let mut log = EbpfLogger::init(&mut ebpf).map_err(SensorError::Log)?;
         identify_agent(&mut ebpf)?;
         let tier = tier::probe(&mut ebpf, &kernel_types);
+        if let Some(wanted) = config.tier.filter(|wanted| *wanted != tier.in_use) {
+            return Err(SensorError::Tier { wanted, report: tier });
+        }
 
         let mut hooks = Vec::with_capacity(HOOKS.len());
         for spec in HOOKS {

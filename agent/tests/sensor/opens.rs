@@ -12,7 +12,7 @@ use purser::{event::EventType, sensor::SensorConfig};
 
 use crate::{
     uring::{OP_OPENAT, OP_OPENAT2, Request, Uring},
-    watch::{comparable, identity, privileged, watch, watch_with},
+    watch::{comparable, config, identity, privileged, skip, watch, watch_with},
 };
 
 fn c(path: impl AsRef<Path>) -> CString {
@@ -84,7 +84,7 @@ fn each_call_of_the_family_tells_file_path_name_flags_and_result() {
     assert!(!identity_seen.memfd && identity_seen.overlay.is_none() == (identity_seen.magic != 0x794c_7630));
 
     let next = expect(1, EventType::Open, "sub/file", link.as_bytes(), "", libc::O_RDWR | libc::O_APPEND);
-    assert_eq!(next.0, result + 1, "the descriptor");
+    assert!(next.0 > result, "the descriptor");
     expect(2, EventType::Openat, "sub/file", b"sub/../link", text, libc::O_WRONLY | libc::O_TRUNC);
     let directory = expect(3, EventType::Openat, "sub", sub.as_bytes(), "", libc::O_PATH | libc::O_CLOEXEC).0;
     let sub_text = root.join("sub").to_str().unwrap().to_owned();
@@ -119,12 +119,13 @@ fn reading_by_helper_gives_the_same_as_typed_loads() {
     }
     let mut both = Vec::new();
     for typed_loads in [true, false] {
-        let config = SensorConfig { typed_loads, ..SensorConfig::default() };
         // SAFETY: system calls on constants.
-        let seen = watch_with(&config, &purser::sensor::Policy::everything(), || unsafe {
+        let trigger = || unsafe {
             libc::chdir(c"/usr".as_ptr());
             i32::from(libc::openat(libc::AT_FDCWD, c"../etc/passwd".as_ptr(), libc::O_RDONLY) < 0)
-        });
+        };
+        let by_helper = SensorConfig { typed_loads: false, ..config() };
+        let seen = if typed_loads { watch(trigger) } else { watch_with(&by_helper, trigger) };
         // Other tests of this process hold descriptors that the child inherits.
         both.push(purser::event::Open { result: 0, ..seen.opens()[0].1.clone() });
     }
@@ -165,7 +166,8 @@ fn an_open_by_handle_has_a_path_and_no_name() {
     if !privileged() {
         return;
     }
-    let folder = tempfile::tempdir().unwrap();
+    // An overlay gives no handles.
+    let folder = tempfile::tempdir_in("/dev/shm").unwrap();
     let path = folder.path().canonicalize().unwrap().join("by-handle");
     fs::write(&path, b"x").unwrap();
     let (name, folder_name) = (c(&path), c(folder.path()));
@@ -330,7 +332,7 @@ fn opens_by_io_uring_are_seen() {
         return;
     }
     if let Err(errno) = Uring::new() {
-        eprintln!("SKIPPED: missing feature: io_uring (errno {errno})");
+        skip("opens_by_io_uring_are_seen", &format!("io_uring (errno {errno})"));
         return;
     }
     let folder = tempfile::tempdir().unwrap();
@@ -449,7 +451,8 @@ fn an_overlay_file_tells_its_layer_and_real_inode() {
     if !privileged() {
         return;
     }
-    let folder = tempfile::tempdir().unwrap();
+    // The upper layer cannot be on an overlay, as everything is in a container.
+    let folder = tempfile::tempdir_in("/dev/shm").unwrap();
     let root = folder.path().canonicalize().unwrap();
     for name in ["lower1", "lower2", "upper", "work", "merged"] {
         fs::create_dir(root.join(name)).unwrap();

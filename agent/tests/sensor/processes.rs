@@ -9,7 +9,7 @@ use std::{
 
 use purser::event::{Body, EventType};
 
-use crate::watch::{comparable, identity, privileged, watch, watch_with};
+use crate::watch::{comparable, identity, privileged, watch, watch_policy};
 
 /// Where cgroup v2 is mounted.
 pub(crate) fn cgroup2_root() -> Option<PathBuf> {
@@ -111,7 +111,7 @@ fn the_environment_leaves_the_kernel_only_if_wanted() {
     let argv = [c"true".as_ptr(), std::ptr::null()];
     let envp = [c"SECRET=1".as_ptr(), std::ptr::null()];
     // SAFETY: a system call on constants.
-    let seen = watch_with(&purser::sensor::SensorConfig::default(), &policy, || unsafe {
+    let seen = watch_policy(&policy, || unsafe {
         libc::execve(c"/bin/true".as_ptr(), argv.as_ptr(), envp.as_ptr());
         1
     });

@@ -12,7 +12,7 @@ use purser::event::{Address, EventType};
 
 use crate::{
     uring::{OP_CONNECT, Request, Uring},
-    watch::{privileged, watch},
+    watch::{privileged, skip, watch},
 };
 
 /// A `sockaddr` and its length.
@@ -99,7 +99,8 @@ fn internet_connects_tell_both_ends() {
         );
         assert_eq!(connect.socket.remote, Address::Inet(remote));
         assert_eq!(connect.socket.remote_from_user, from_user);
-        assert_eq!(connect.fd, last_fd + 1);
+        // Not the next: what other tests close meanwhile leaves holes in the child's table.
+        assert!(connect.fd > last_fd);
         last_fd = connect.fd;
         assert!(!connect.io_uring);
         if result == 0 {
@@ -150,7 +151,7 @@ fn connects_by_io_uring_are_seen() {
         return;
     }
     if let Err(errno) = Uring::new() {
-        eprintln!("SKIPPED: missing feature: io_uring (errno {errno})");
+        skip("connects_by_io_uring_are_seen", &format!("io_uring (errno {errno})"));
         return;
     }
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();

@@ -4,13 +4,14 @@ use std::{
     fs,
     os::fd::{FromRawFd, OwnedFd},
     path::Path,
+    sync::{LazyLock, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
 use purser::{
     decode::decode,
     event::{Body, Event, EventType, FileIdentity},
-    sensor::{Policy, Sensor, SensorConfig},
+    sensor::{Policy, Sensor, SensorConfig, Tier},
 };
 
 /// What was seen.
@@ -19,7 +20,7 @@ pub(crate) struct Seen {
     pub(crate) child: u32,
     /// Events of the child and of what it started, in order.
     pub(crate) events: Vec<Event>,
-    /// The kernel's losses.
+    /// The kernel's losses meanwhile.
     pub(crate) losses: Vec<(&'static str, &'static str, u64)>,
 }
 
@@ -35,26 +36,58 @@ pub(crate) fn privileged() -> bool {
     root && btf
 }
 
-/// Starts a sensor with a policy.
-pub(crate) fn sensor(policy: &Policy) -> Sensor {
-    Sensor::start(&SensorConfig::default(), policy).unwrap()
+/// The sensor's settings, with the tier that this machine is there to try.
+pub(crate) fn config() -> SensorConfig {
+    let tier = std::env::var("PURSER_TEST_TIER").ok().map(|tier| match &*tier {
+        "A" => Tier::A,
+        "B" => Tier::B,
+        "C" => Tier::C,
+        other => panic!("PURSER_TEST_TIER={other}: it is A, B or C"),
+    });
+    SensorConfig { tier, ..SensorConfig::default() }
+}
+
+/// Says that a test is not run on this kernel.
+pub(crate) fn skip(name: &str, missing: &str) {
+    eprintln!("SKIP {name}: missing feature: {missing}");
+}
+
+/// The sensor that the tests share, with a policy: an emulated machine takes many seconds to load the programs.
+pub(crate) fn sensor(policy: &Policy) -> MutexGuard<'static, Sensor> {
+    static SENSOR: LazyLock<Mutex<Sensor>> =
+        LazyLock::new(|| Mutex::new(Sensor::start(&config(), &Policy::default()).unwrap()));
+    let mut sensor = SENSOR.lock().unwrap_or_else(PoisonError::into_inner);
+    sensor.set_policy(policy).unwrap();
+    // What an earlier policy left.
+    while sensor.poll(Duration::ZERO, &mut |_| {}).unwrap() > 0 {}
+    sensor
 }
 
 /// Watches a trigger with everything switched on.
 pub(crate) fn watch(trigger: impl FnOnce() -> i32) -> Seen {
-    watch_with(&SensorConfig::default(), &Policy::everything(), trigger)
+    watch_policy(&Policy::everything(), trigger)
+}
+
+/// Watches a trigger with a policy, and with exits.
+pub(crate) fn watch_policy(policy: &Policy, trigger: impl FnOnce() -> i32) -> Seen {
+    let mut policy = policy.clone();
+    policy.events.insert(EventType::Procexit);
+    watch_by(&mut sensor(&policy), trigger)
+}
+
+/// Watches a trigger with everything switched on, by a sensor of its own.
+pub(crate) fn watch_with(config: &SensorConfig, trigger: impl FnOnce() -> i32) -> Seen {
+    watch_by(&mut Sensor::start(config, &Policy::everything()).unwrap(), trigger)
 }
 
 /// Watches a trigger. Its result is the child's exit code. It runs after a fork of a threaded process, so it must
 /// only make system calls on what was prepared before.
-pub(crate) fn watch_with(config: &SensorConfig, policy: &Policy, trigger: impl FnOnce() -> i32) -> Seen {
-    let mut policy = policy.clone();
-    policy.events.insert(EventType::Procexit);
-    let mut sensor = Sensor::start(config, &policy).unwrap();
+fn watch_by(sensor: &mut Sensor, trigger: impl FnOnce() -> i32) -> Seen {
+    let before = sensor.losses();
     let child = spawn(trigger);
     let mut events = Vec::new();
     let mut bad = Vec::new();
-    let deadline = Instant::now() + Duration::from_secs(20);
+    let deadline = Instant::now() + Duration::from_mins(1);
     let mut ended = false;
     while !ended && Instant::now() < deadline {
         sensor
@@ -74,7 +107,11 @@ pub(crate) fn watch_with(config: &SensorConfig, policy: &Policy, trigger: impl F
     events.retain(|event| {
         event.task.tgid == child || event.task.parent_tgid == child || matches!(event.body, Body::Cgroup(_))
     });
-    Seen { child, events, losses: sensor.losses() }
+    let mut losses = sensor.losses();
+    for (loss, before) in losses.iter_mut().zip(before) {
+        loss.2 -= before.2;
+    }
+    Seen { child, events, losses }
 }
 
 /// Forks a child that runs `trigger` and exits with its result.
