@@ -15,6 +15,7 @@ mod interrupt;
 mod machine;
 mod setup;
 mod test;
+mod vm;
 mod workspace;
 
 use std::ffi::OsString;
@@ -74,6 +75,18 @@ enum Task {
         #[arg(long, value_name = "FILE")]
         binary: Option<PathBuf>,
     },
+    /// Pass the sensor's tests on stock Debian kernels, each in an emulated machine.
+    Vm {
+        /// Which kernels, as 6.1; all, if none is named.
+        #[arg(value_name = "KERNEL")]
+        kernels: Vec<String>,
+        /// With only these hooks; else with each tier whose number of skipped tests is pinned.
+        #[arg(long)]
+        tier: Option<vm::Tier>,
+        /// Only tests whose name contains this.
+        #[arg(long, value_name = "NAME")]
+        filter: Option<String>,
+    },
     /// Fuzz one target; needs cargo-fuzz and a nightly compiler.
     Fuzz {
         /// What to fuzz.
@@ -113,6 +126,7 @@ fn main() -> ExitCode {
             bench::rules::run(json.as_deref(), rounds).map(|()| true)
         }
         Task::Bench { part: None, json, rounds, binary } => bench::run(binary, json.as_deref(), rounds).map(|()| true),
+        Task::Vm { kernels, tier, filter } => vm::run(&kernels, tier, filter.as_deref()),
         Task::Fuzz { target, seconds } => fuzz::run(target, seconds).map(|()| true),
         Task::Docs => build::docs().map(|()| true),
     };

@@ -17,7 +17,7 @@ pub(crate) enum Purpose {
     Compile,
     /// The release binary, with its eBPF programs.
     Build,
-    /// Real containers: demo, benchmarks, all tests.
+    /// Real containers and other kernels: demo, benchmarks, all tests.
     Everything,
 }
 
@@ -27,6 +27,8 @@ const BPF_COMPILER: &[&str] = &["cargo-web", "libstd-rust-web-dev-bpf", "rustc-w
 const BPF_LINKER: &[&str] = &["libpolly-22-dev", "libxml2-dev", "libzstd-dev", "llvm-22-dev", "zlib1g-dev"];
 const CONTAINERS: &[&str] =
     &["busybox-static", "containerd", "debootstrap", "iproute2", "podman", "prometheus", "runc", "skopeo", "umoci"];
+/// Other kernels: an emulator, and what takes Debian's packages and programs apart.
+const MACHINES: &[&str] = &["binutils", "busybox-static", "qemu-system-x86", "xz-utils"];
 
 /// A program from crates.io. Its version is pinned here, and its dependencies by its own lock file.
 struct Tool {
@@ -85,8 +87,10 @@ fn install_packages(purpose: Purpose) -> Result<()> {
     }
     if purpose >= Purpose::Everything {
         wanted.extend(CONTAINERS);
+        wanted.extend(MACHINES);
     }
     wanted.sort_unstable();
+    wanted.dedup();
     let Some(missing) = missing_packages(&wanted)? else {
         eprintln!(
             "setup: no dpkg here; taking it that what these Debian packages hold is installed: {}",

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, anyhow};
 
 use crate::setup::{self, Purpose};
-use crate::{build, demo, machine, workspace};
+use crate::{build, demo, machine, vm, workspace};
 
 /// How a step ended.
 struct Outcome {
@@ -22,9 +22,9 @@ struct Outcome {
 
 /// Tests that passed and failed, as the test harness reports them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-struct Counts {
-    passed: u64,
-    failed: u64,
+pub(crate) struct Counts {
+    pub(crate) passed: u64,
+    pub(crate) failed: u64,
 }
 
 /// Runs the checks; false where one failed.
@@ -80,6 +80,14 @@ pub(crate) fn run(quick: bool) -> Result<bool> {
         // They watch the whole machine: one at a time, or they would see each other.
         let serial = ["--", "--test-threads=1"];
         step("tests on this kernel", &mut || target.test(&[&["--locked"], &arguments(&root)[..], &serial].concat()));
+        step("tests on other kernels", &mut || {
+            let mut counts = Counts::default();
+            for outcome in vm::all(&target.directory)? {
+                counts.passed += outcome.counts.passed;
+                counts.failed += outcome.counts.failed + u64::from(!outcome.is_good() && outcome.counts.failed == 0);
+            }
+            Ok(counts)
+        });
         step("demo", &mut || {
             let passed = demo::run_with(&build::build_in(&target.directory)?, false)?;
             Ok(Counts { passed: u64::from(passed), failed: u64::from(!passed) })
@@ -169,7 +177,7 @@ impl Target {
 
 impl Counts {
     /// Adds a harness's closing line, `test result: ok. 3 passed; 0 failed; ...`.
-    fn add(&mut self, line: &str) {
+    pub(crate) fn add(&mut self, line: &str) {
         let Some(result) = line.strip_prefix("test result: ") else { return };
         let number_before = |word: &str| {
             let mut words = result.split([' ', ';', '.']).filter(|word| !word.is_empty()).peekable();
