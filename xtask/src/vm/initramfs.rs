@@ -166,7 +166,7 @@ mod tests {
         assert_eq!(names, ["a", "a/b", "a/b/c", "a/b/d", "l", "TRAILER!!!"]);
         let file = text.split("070701").nth(3).unwrap();
         assert_eq!((&file[8..16], &file[48..56]), ("000081ed", "00000005"));
-        assert_eq!(&file[112..117], "12345");
+        assert_eq!(&file[110..115], "12345");
     }
 
     #[test]
