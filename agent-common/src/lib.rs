@@ -16,7 +16,7 @@ mod record;
 pub use call::{Parameter, Reads, ReadsTable};
 pub use event::{Arch, EventGroup, EventType};
 pub use kernel::{Fact, Immediate, KERNEL_FACTS, immediate};
-pub use loss::Loss;
+pub use loss::{FillLimit, Loss};
 pub use policy::{CallTable, EventSet, KernelPolicy, PolicyFlags, SOCKETCALL_CODE, WANTED_CALLS, WakeState};
 pub use record::{
     CallFlags, CallRecord, CgroupRecord, ConnectRecord, ExecFlags, ExecRecord, ExitRecord, FileFlags, FileRecord,

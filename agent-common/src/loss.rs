@@ -47,11 +47,36 @@ losses! {
     IoUringNameForgotten = 8, "kernel_fact", "io_uring_name_forgotten";
     /// A connect's address could not be read.
     AddressUnreadable = 9, "kernel_fact", "address_unreadable";
+    /// The ring was filling up, and what tells of processes goes before what tells of files: refused before it was put
+    /// together.
+    BackPressure = 10, "kernel", "back_pressure";
+    /// What was sent or received could not be read from the task's memory.
+    DataUnreadable = 11, "kernel_fact", "data_unreadable";
 }
 
 impl Loss {
     /// Slots of the counter array.
     pub const SLOTS: u32 = 16;
+
+    /// Whether it loses an event whole that a program had begun to tell of. Each takes a running number of its processor,
+    /// so that these losses and the gaps in the numbers are equal.
+    pub const fn leaves_gap(self) -> bool {
+        matches!(self, Self::RingFull | Self::ScratchBusy | Self::BackPressure)
+    }
+}
+
+/// How full the ring may be, in eighths, for events to be let in. What is frequent gives way first, and what the process
+/// table is built from is let in while there is room at all.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FillLimit;
+
+impl FillLimit {
+    /// Opens of files.
+    pub const OPENS: u64 = 6;
+    /// Connects and other calls.
+    pub const CALLS: u64 = 7;
+    /// Programs, forks, ends, cgroups.
+    pub const PROCESSES: u64 = 8;
 }
 
 #[cfg(test)]

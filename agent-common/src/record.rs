@@ -21,7 +21,7 @@ pub struct Header {
     pub cpu: u32,
     /// Generation of the policy that let it through.
     pub generation: u32,
-    /// Running number on that processor, from 1; counted also when the record is then dropped.
+    /// Running number on that processor, from 1; counted also when an event is lost ([`Loss::leaves_gap`](crate::Loss::leaves_gap)).
     pub sequence: u64,
     /// `CLOCK_BOOTTIME` in ns.
     pub boot_ns: u64,

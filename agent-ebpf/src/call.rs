@@ -1,7 +1,9 @@
 //! Plain calls at their exit: registers, the object behind the event's descriptor, and texts and addresses from the
 //! caller's memory, as the event's row in the table asks for. No code here knows a particular call.
 
-use agent_common::{CallFlags, CallRecord, KernelPolicy, Loss, PathRecord, PolicyFlags, Reads, fact, limits};
+use agent_common::{
+    CallFlags, CallRecord, FillLimit, KernelPolicy, Loss, PathRecord, PolicyFlags, Reads, fact, limits,
+};
 use aya_ebpf::helpers::generated::{bpf_probe_read_user, bpf_probe_read_user_str};
 
 use crate::{
@@ -32,7 +34,7 @@ pub unsafe fn on_exit(code: u16, call: Call, packed: u16, result: i64, current: 
             return;
         }
         let reads = &*(&raw const maps::READS).cast::<Reads>().add(usize::from(code & 0xff));
-        let Some(scratch) = output::take(&maps::CALL) else { return };
+        let Some(scratch) = output::take(&maps::CALL, code, FillLimit::CALLS) else { return };
         let sections = Sections::new(scratch);
         let record = &mut scratch.record;
         set(&raw mut record.flags, if call.compat { CallFlags::COMPAT } else { 0 });
@@ -215,7 +217,7 @@ unsafe fn descriptor<K: Object>(record: &mut CallRecord, reads: &Reads, current:
         }
         let number = fd.read_volatile();
         let file = if number < 0 { core::ptr::null() } else { open::descriptor(current, number as u64) };
-        if file.is_null() && number >= 0 && reads.descriptor == Reads::RESULT {
+        if file.is_null() && number >= 0 && (&raw const record.result).read_volatile() >= 0 {
             lost(Loss::FileGone);
         }
         K::at::<{ fact::ID_FILE }>(file)
@@ -243,6 +245,9 @@ unsafe fn directory<K: Object, const NTH: usize>(
         sections.set_landmark(0, 0);
         open::start::<K>(sections, current, from.read_volatile());
         let (dentry, mount) = sections.landmark();
+        if dentry == 0 && (&raw const record.result).read_volatile() >= 0 {
+            lost(Loss::FileGone);
+        }
         let place = (&raw mut record.arguments).cast::<u64>().add(PLACES + 2 * NTH);
         place.write_volatile(dentry);
         place.add(1).write_volatile(mount);
@@ -290,9 +295,14 @@ unsafe fn names(record: &mut CallRecord, reads: &Reads) {
             return;
         }
         let mut length = 0u32;
-        if behind != 0 && bpf_probe_read_user((&raw mut length).cast(), 4, behind as *const _) == 0 {
-            put::<LENGTH>(record, u64::from(length));
+        if behind == 0 {
+            return;
         }
+        if bpf_probe_read_user((&raw mut length).cast(), 4, behind as *const _) != 0 {
+            lost(Loss::AddressUnreadable);
+            return;
+        }
+        put::<LENGTH>(record, u64::from(length));
     }
 }
 
@@ -308,8 +318,8 @@ unsafe fn message(record: &mut CallRecord, from: u64) {
                 return;
             }
             header = [u64::from(short[0]), u64::from(short[1]), u64::from(short[2]), u64::from(short[3])];
-            if short[3] != 0 {
-                bpf_probe_read_user((&raw mut short_buffer).cast(), 8, short[2] as *const _);
+            if short[3] != 0 && bpf_probe_read_user((&raw mut short_buffer).cast(), 8, short[2] as *const _) != 0 {
+                lost(Loss::DataUnreadable);
             }
             buffer = [u64::from(short_buffer[0]), u64::from(short_buffer[1])];
         } else {
@@ -317,8 +327,8 @@ unsafe fn message(record: &mut CallRecord, from: u64) {
                 lost(Loss::AddressUnreadable);
                 return;
             }
-            if header[3] != 0 {
-                bpf_probe_read_user((&raw mut buffer).cast(), 16, header[2] as *const _);
+            if header[3] != 0 && bpf_probe_read_user((&raw mut buffer).cast(), 16, header[2] as *const _) != 0 {
+                lost(Loss::DataUnreadable);
             }
         }
         put::<ADDRESS>(record, header[0]);
@@ -355,8 +365,11 @@ unsafe fn data(record: &mut CallRecord, sections: Sections, reads: &Reads, polic
             length = limits::DATA_MAX;
         }
         let from = argument(record, BUFFER as u8 + 1);
-        if length == 0 || bpf_probe_read_user(sections.end::<CALL_ROOM>().cast(), length as u32, from as *const _) != 0
-        {
+        if length == 0 {
+            return;
+        }
+        if bpf_probe_read_user(sections.end::<CALL_ROOM>().cast(), length as u32, from as *const _) != 0 {
+            lost(Loss::DataUnreadable);
             return;
         }
         sections.add(length);

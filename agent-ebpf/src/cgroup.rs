@@ -1,12 +1,12 @@
 //! Directories of the cgroup v2 hierarchy: a container is known before its first program starts.
 
-use agent_common::{EventType, fact, limits};
+use agent_common::{EventType, FillLimit, Loss, fact, limits};
 use aya_ebpf::{helpers::generated::bpf_probe_read_kernel_str, programs::BtfTracePointContext};
 
 use crate::{
     maps::{self, CGROUP_ROOM},
     object::{Object, Typed},
-    output::{self, Sections, Urgency},
+    output::{self, Sections, Urgency, lost},
     task,
 };
 
@@ -33,7 +33,7 @@ unsafe fn report(ctx: &BtfTracePointContext, event: EventType) {
             return;
         }
         let Some(policy) = output::wanted(event) else { return };
-        let Some(scratch) = output::take(&maps::CGROUP) else { return };
+        let Some(scratch) = output::take(&maps::CGROUP, event.code(), FillLimit::PROCESSES) else { return };
         let sections = Sections::new(scratch);
         let record = &mut scratch.record;
         output::begin(&mut record.header, event, policy);
@@ -42,6 +42,9 @@ unsafe fn report(ctx: &BtfTracePointContext, event: EventType) {
         record.reserved = 0;
         let written =
             bpf_probe_read_kernel_str(sections.end::<CGROUP_ROOM>().cast(), limits::PATH_MAX as u32, path.cast());
+        if written <= 0 {
+            lost(Loss::NameUnreadable);
+        }
         let length = if written > 1 { (written as usize - 1) & (limits::PATH_MAX - 1) } else { 0 };
         record.path_length = length as u32;
         sections.add(length);

@@ -1,7 +1,7 @@
 //! Connects at the system call's exit. Addresses come from the socket: what it is connected to, not what
 //! the caller's memory says. A failed connect leaves none there; then the caller's copy is reported, and marked so.
 
-use agent_common::{ConnectRecord, EventType, KernelPolicy, Loss, fact};
+use agent_common::{ConnectRecord, EventType, FillLimit, KernelPolicy, Loss, fact};
 use aya_ebpf::helpers::generated::bpf_probe_read_user;
 
 use crate::{
@@ -35,8 +35,9 @@ pub unsafe fn on_exit(call: Call, socketcall: bool, result: i64, current: Typed)
         let (fd, address, length) = if socketcall {
             let mut arguments = [0u32; 3];
             if bpf_probe_read_user((&raw mut arguments).cast(), 12, call.argument1() as *const _) != 0 {
+                // Unmapped by another thread since the call read them: that there was a call is told all the same.
+                arguments[0] = u32::MAX;
                 lost(Loss::AddressUnreadable);
-                return;
             }
             (arguments[0] as i32, u64::from(arguments[1]), u64::from(arguments[2]))
         } else {
@@ -44,7 +45,7 @@ pub unsafe fn on_exit(call: Call, socketcall: bool, result: i64, current: Typed)
         };
         let file = if fd < 0 { core::ptr::null() } else { open::descriptor(current, fd as u64) };
         let asked = Asked { address: address as *const u8, length, user_memory: true };
-        let Some(scratch) = output::take(&maps::CONNECT) else { return };
+        let Some(scratch) = output::take(&maps::CONNECT, EventType::Connect.code(), FillLimit::CALLS) else { return };
         let sections = Sections::new(scratch);
         let record = &mut scratch.record;
         output::begin(&mut record.header, EventType::Connect, policy);
@@ -84,6 +85,12 @@ pub unsafe fn fill<K: Object>(
     // SAFETY: reads a socket and the current task.
     unsafe {
         task::fill(&mut record.task, current);
-        socket::fill::<K, SMALL_ROOM>(&mut record.socket, sections, file, asked, result >= 0 || under_way(result));
+        let mut connected = result >= 0 || under_way(result);
+        if connected && !socket::is_socket(file) {
+            // The descriptor was closed or replaced before the exit: what was asked for is left.
+            lost(Loss::FileGone);
+            connected = false;
+        }
+        socket::fill::<K, SMALL_ROOM>(&mut record.socket, sections, file, asked, connected);
     }
 }

@@ -1,6 +1,6 @@
 //! A new program, after the point of no return: `sched_process_exec`.
 
-use agent_common::{EventType, ExecFlags, Loss, PolicyFlags, fact, limits};
+use agent_common::{EventType, ExecFlags, FillLimit, Loss, PolicyFlags, fact, limits};
 use aya_ebpf::{
     helpers::generated::{bpf_probe_read_kernel_str, bpf_probe_read_user},
     programs::BtfTracePointContext,
@@ -29,7 +29,7 @@ pub unsafe fn on_exec(ctx: &BtfTracePointContext) {
         let by_descriptor = have::<{ fact::BPRM_FDPATH }>() && bprm.u64::<{ fact::BPRM_FDPATH }>() != 0;
         let event = if by_descriptor { EventType::Execveat } else { EventType::Execve };
         let Some(policy) = output::wanted(event) else { return };
-        let Some(scratch) = output::take(&maps::EXEC) else { return };
+        let Some(scratch) = output::take(&maps::EXEC, event.code(), FillLimit::PROCESSES) else { return };
         let sections = Sections::new(scratch);
         let record = &mut scratch.record;
         output::begin(&mut record.header, event, policy);
@@ -111,6 +111,9 @@ unsafe fn string(sections: Sections, address: u64) -> u16 {
     let written = unsafe {
         bpf_probe_read_kernel_str(sections.end::<EXEC_ROOM>().cast(), limits::PATH_MAX as u32, address as *const _)
     };
+    if written <= 0 {
+        lost(Loss::NameUnreadable);
+    }
     if written <= 1 {
         return 0;
     }

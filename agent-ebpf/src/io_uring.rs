@@ -1,7 +1,7 @@
 //! Opens and connects by `io_uring`, which pass no system call's exit: what was asked for is kept at
 //! submission (a name from the kernel's copy, an address from the caller's) and reported with the result at completion.
 
-use agent_common::{EventType, KernelPolicy, Loss, fact, limits};
+use agent_common::{EventType, FillLimit, KernelPolicy, Loss, fact, limits};
 use aya_ebpf::{
     helpers::generated::{bpf_probe_read_kernel_str, bpf_probe_read_user},
     programs::BtfTracePointContext,
@@ -51,7 +51,10 @@ pub unsafe fn on_submit(ctx: &BtfTracePointContext) {
             return;
         }
         let Some(policy) = output::wanted(event) else { return };
-        let Some(pending) = maps::PENDING_SCRATCH.get_ptr_mut(0) else { return };
+        let Some(pending) = maps::PENDING_SCRATCH.get_ptr_mut(0) else {
+            lost(Loss::NoState);
+            return;
+        };
         let pending = &mut *pending;
         pending.length = 0;
         if matches!(event, EventType::IoUringConnect) {
@@ -70,7 +73,9 @@ pub unsafe fn on_submit(ctx: &BtfTracePointContext) {
             let name = filename.u64::<{ fact::FILENAME_NAME }>();
             let written =
                 bpf_probe_read_kernel_str(pending.bytes.as_mut_ptr().cast(), limits::PATH_MAX as u32, name as *const _);
-            if written > 1 {
+            if written <= 0 {
+                lost(Loss::NameUnreadable);
+            } else {
                 pending.length = written as u64 - 1;
             }
         }
@@ -164,7 +169,7 @@ unsafe fn report(
             if !connect::result_wanted(policy, event, result) {
                 return;
             }
-            let Some(scratch) = output::take(&maps::IO_URING_CONNECT) else { return };
+            let Some(scratch) = output::take(&maps::IO_URING_CONNECT, event.code(), FillLimit::CALLS) else { return };
             let sections = Sections::new(scratch);
             let record = &mut scratch.record;
             output::begin(&mut record.header, event, policy);
@@ -188,7 +193,7 @@ unsafe fn report(
         if !file.is_null() && !open::mode_wanted(policy, file.u32::<{ fact::FILE_MODE }>()) {
             return;
         }
-        let Some(scratch) = output::take(&maps::IO_URING_OPEN) else { return };
+        let Some(scratch) = output::take(&maps::IO_URING_OPEN, event.code(), FillLimit::OPENS) else { return };
         let sections = Sections::new(scratch);
         let record = &mut scratch.record;
         output::begin(&mut record.header, event, policy);

@@ -42,6 +42,13 @@ pub static HOST_CGROUPS: LruHashMap<u64, u8> = LruHashMap::with_max_entries(8192
 #[map]
 pub static LOST: PerCpuArray<u64> = PerCpuArray::with_max_entries(Loss::SLOTS, 0);
 
+/// Events lost whole, by their codes.
+#[map]
+pub static DROPPED: PerCpuArray<u64> = PerCpuArray::with_max_entries(EVENT_CODES, 0);
+
+/// Event codes are bytes.
+const EVENT_CODES: u32 = 256;
+
 /// A process for ever: `tgid` and its leader's start.
 #[repr(C)]
 #[derive(Clone, Copy)]
@@ -81,6 +88,10 @@ pub static SOCKETCALLS: [u16; 32] = EventType::socketcalls();
 pub struct Scratch<R, const SIZE: usize> {
     /// Taken by a hook that was interrupted on this CPU.
     pub busy: u64,
+    /// How often it was asked for: the ring's filling is looked at now and then.
+    pub asked: u64,
+    /// Not zero: the ring was too full for this family when it was last looked at.
+    pub refused: u64,
     /// Bytes of sections so far. In memory, not in a register: the verifier then forgets its value, and sees every
     /// round of a loop and every way out of it as the same.
     pub length: u64,

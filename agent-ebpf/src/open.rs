@@ -1,7 +1,9 @@
 //! Opens at the system call's exit: the descriptor leads to the open file, so that what is reported is
 //! what was opened, whatever the caller's memory says now.
 
-use agent_common::{EventType, KernelPolicy, Loss, OpenFlags, OpenRecord, PathFlags, PolicyFlags, fact, limits};
+use agent_common::{
+    EventType, FillLimit, KernelPolicy, Loss, OpenFlags, OpenRecord, PathFlags, PolicyFlags, fact, limits,
+};
 use aya_ebpf::helpers::generated::{bpf_probe_read_user, bpf_probe_read_user_str};
 
 use crate::{
@@ -65,7 +67,7 @@ unsafe fn report<K: Object>(event: EventType, call: Call, result: i64, current: 
         if !file.is_null() && !mode_wanted(policy, file.u32::<{ fact::FILE_MODE }>()) {
             return;
         }
-        let Some(scratch) = output::take(&maps::OPEN) else { return };
+        let Some(scratch) = output::take(&maps::OPEN, event.code(), FillLimit::OPENS) else { return };
         let sections = Sections::new(scratch);
         let record = &mut scratch.record;
         output::begin(&mut record.header, event, policy);
@@ -113,6 +115,9 @@ pub unsafe fn fill<K: Object>(
         path::clear(&mut record.directory);
         if relative {
             start::<K>(sections, current, (&raw const record.dirfd).read_volatile());
+            if result >= 0 && sections.landmark().0 == 0 {
+                lost(Loss::FileGone);
+            }
         }
         if !file.is_null() {
             record.bits |= OpenFlags::HAS_FILE;

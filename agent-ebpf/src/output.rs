@@ -3,10 +3,11 @@
 
 use core::arch::asm;
 
-use agent_common::{EventType, Header, KernelPolicy, Loss, RECORD_VERSION, WakeState};
+use agent_common::{EventType, FillLimit, Header, KernelPolicy, Loss, RECORD_VERSION, WakeState};
 use aya_ebpf::{
     helpers::generated::{
-        bpf_get_smp_processor_id, bpf_ktime_get_boot_ns, bpf_ringbuf_discard, bpf_ringbuf_output, bpf_ringbuf_reserve,
+        bpf_get_smp_processor_id, bpf_ktime_get_boot_ns, bpf_ringbuf_discard, bpf_ringbuf_output, bpf_ringbuf_query,
+        bpf_ringbuf_reserve,
     },
     maps::Array,
 };
@@ -15,6 +16,12 @@ use crate::maps::{self, Scratch};
 
 const NO_WAKEUP: u64 = 1;
 const FORCE_WAKEUP: u64 = 2;
+/// `BPF_RB_AVAIL_DATA`, `BPF_RB_RING_SIZE` (`include/uapi/linux/bpf.h`)
+const AVAIL_DATA: u64 = 0;
+const RING_SIZE: u64 = 1;
+/// The ring's filling is looked at once in so many events of a family and processor, less one; and at each while it is
+/// too full. Few records more than that fit between two looks.
+const LOOKS: u64 = 15;
 
 /// Whether a record should reach the agent at once or may wait for others.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -29,6 +36,26 @@ pub fn lost(reason: Loss) {
     if let Some(counter) = maps::LOST.get_ptr_mut(reason as u32) {
         // SAFETY: this CPU's slot, though an interrupting hook may count at the same time.
         unsafe { fetch_add(counter, 1) };
+    }
+}
+
+/// Counts an event that is lost whole.
+#[inline(always)]
+fn lost_event(reason: Loss, code: u16) {
+    lost(reason);
+    if let Some(counter) = maps::DROPPED.get_ptr_mut(u32::from(code)) {
+        // SAFETY: as above.
+        unsafe { fetch_add(counter, 1) };
+    }
+}
+
+/// The next running number of this processor.
+#[inline(always)]
+fn number() -> u64 {
+    match maps::SEQUENCE.get_ptr_mut(0) {
+        // SAFETY: this CPU's slot; atomic because a hook of another family may interrupt.
+        Some(counter) => unsafe { fetch_add(counter, 1) + 1 },
+        None => 0,
     }
 }
 
@@ -49,10 +76,13 @@ pub fn wanted(event: EventType) -> Option<&'static KernelPolicy> {
     if policy.events.contains(event) { Some(policy) } else { None }
 }
 
-/// This CPU's scratch buffer of a family, marked as taken.
+/// This CPU's scratch buffer of a family, marked as taken, for an event of a code; none, counted, while the ring is
+/// fuller than `limit` ([`FillLimit`]).
 #[inline(always)]
 pub unsafe fn take<R, const SIZE: usize>(
     map: &'static Array<Scratch<R, SIZE>>,
+    code: u16,
+    limit: u64,
 ) -> Option<&'static mut Scratch<R, SIZE>> {
     // SAFETY: no arguments.
     let cpu = unsafe { bpf_get_smp_processor_id() };
@@ -63,11 +93,31 @@ pub unsafe fn take<R, const SIZE: usize>(
     // SAFETY: the element belongs to this CPU and family; `busy` refuses a second user.
     let scratch = unsafe { &mut *scratch };
     if scratch.busy != 0 {
-        lost(Loss::ScratchBusy);
+        number();
+        lost_event(Loss::ScratchBusy, code);
         return None;
+    }
+    if limit < FillLimit::PROCESSES {
+        scratch.asked = scratch.asked.wrapping_add(1);
+        if scratch.refused != 0 || scratch.asked & LOOKS == 0 {
+            scratch.refused = u64::from(is_fuller(limit));
+        }
+        if scratch.refused != 0 {
+            number();
+            lost_event(Loss::BackPressure, code);
+            return None;
+        }
     }
     scratch.busy = 1;
     Some(scratch)
+}
+
+/// Whether more than so many eighths of the ring are not read yet.
+#[inline(always)]
+fn is_fuller(limit: u64) -> bool {
+    let ring = (&raw const maps::EVENTS).cast_mut().cast();
+    // SAFETY: asks a ring for two numbers.
+    unsafe { bpf_ringbuf_query(ring, AVAIL_DATA) > bpf_ringbuf_query(ring, RING_SIZE) / 8 * limit }
 }
 
 /// Fills in the header.
@@ -80,11 +130,6 @@ pub unsafe fn begin(header: &mut Header, event: EventType, policy: &KernelPolicy
 /// The same, by the event's code.
 #[inline(always)]
 pub unsafe fn begin_code(header: &mut Header, code: u16, policy: &KernelPolicy) {
-    let mut sequence = 0;
-    if let Some(counter) = maps::SEQUENCE.get_ptr_mut(0) {
-        // SAFETY: this CPU's slot; atomic because a hook of another family may interrupt.
-        sequence = unsafe { fetch_add(counter, 1) } + 1;
-    }
     *header = Header {
         version: RECORD_VERSION,
         event: code,
@@ -92,7 +137,7 @@ pub unsafe fn begin_code(header: &mut Header, code: u16, policy: &KernelPolicy) 
         // SAFETY: no arguments.
         cpu: unsafe { bpf_get_smp_processor_id() },
         generation: policy.generation,
-        sequence,
+        sequence: number(),
         // SAFETY: no arguments.
         boot_ns: unsafe { bpf_ktime_get_boot_ns() },
     };
@@ -115,7 +160,8 @@ pub unsafe fn send<R, const SIZE: usize, const ROOM: usize>(scratch: &mut Scratc
     if result == 0 {
         wake(urgency);
     } else {
-        lost(Loss::RingFull);
+        // SAFETY: every record starts with its header.
+        lost_event(Loss::RingFull, unsafe { (*record.cast::<Header>()).event });
     }
 }
 

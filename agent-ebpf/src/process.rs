@@ -1,6 +1,6 @@
 //! Tasks that come and go: `sched_process_fork`, `sched_process_exit`.
 
-use agent_common::{EventType, PolicyFlags, fact};
+use agent_common::{EventType, FillLimit, PolicyFlags, fact};
 use aya_ebpf::programs::BtfTracePointContext;
 
 use crate::{
@@ -30,7 +30,7 @@ pub unsafe fn on_fork(ctx: &BtfTracePointContext) {
         if tid != tgid && policy.flags & PolicyFlags::THREADS == 0 {
             return;
         }
-        let Some(scratch) = output::take(&maps::FORK) else { return };
+        let Some(scratch) = output::take(&maps::FORK, event.code(), FillLimit::PROCESSES) else { return };
         let record = &mut scratch.record;
         output::begin(&mut record.header, event, policy);
         task::fill(&mut record.task, parent);
@@ -59,7 +59,7 @@ pub unsafe fn on_exit(ctx: &BtfTracePointContext) {
         if !group_dead && policy.flags & PolicyFlags::THREADS == 0 {
             return;
         }
-        let Some(scratch) = output::take(&maps::EXIT) else { return };
+        let Some(scratch) = output::take(&maps::EXIT, EventType::Procexit.code(), FillLimit::PROCESSES) else { return };
         let record = &mut scratch.record;
         output::begin(&mut record.header, EventType::Procexit, policy);
         task::fill(&mut record.task, task);

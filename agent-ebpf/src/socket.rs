@@ -170,7 +170,11 @@ unsafe fn unix_name<K: Object, const ROOM: usize>(sections: Sections, unix: K) -
         if length > limits::UNIX_PATH_MAX {
             length = limits::UNIX_PATH_MAX;
         }
-        if length == 0 || bpf_probe_read_kernel(sections.end::<ROOM>().cast(), length as u32, from.cast()) != 0 {
+        if length == 0 {
+            return 0;
+        }
+        if bpf_probe_read_kernel(sections.end::<ROOM>().cast(), length as u32, from.cast()) != 0 {
+            lost(Loss::AddressUnreadable);
             return 0;
         }
         sections.add(length);

@@ -3,6 +3,7 @@
 
 mod arch;
 mod btf;
+mod gaps;
 mod limits;
 mod policy;
 mod relocate;
@@ -20,7 +21,7 @@ use std::{
 use agent_common::{EventGroup, EventType, Loss};
 use aya::{
     Ebpf, EbpfError, EbpfLoader, VerifierLogLevel,
-    maps::{Array, ArrayOfMaps, HashMap, Map, MapError, PerCpuArray},
+    maps::{Array, ArrayOfMaps, HashMap, Map, MapError, PerCpuArray, PerCpuValues},
     programs::{
         BtfTracePoint, ProgramError, RawTracePoint, RawTracePointRunOptions, TestRun as _, tp_btf::BtfTracePointLinkId,
     },
@@ -160,6 +161,7 @@ pub struct Sensor {
     links: Vec<Option<BtfTracePointLinkId>>,
     policy: PolicyOwner,
     lost: PerCpuArray<aya::maps::MapData, u64>,
+    dropped: PerCpuArray<aya::maps::MapData, u64>,
     host_cgroups: HashMap<aya::maps::MapData, u64, u8>,
     ring: Ring,
     tier: TierReport,
@@ -248,8 +250,8 @@ impl Sensor {
         let kernel_types = aya::Btf::parse_file(&config.btf, aya::Endianness::default())
             .map_err(|error| no_btf(io::Error::other(error)))?;
 
-        let processors = aya::util::nr_cpus().map_err(|(_, error)| SensorError::Wait(error))?;
-        let processors = u32::try_from(processors).unwrap_or(u32::MAX);
+        let possible = aya::util::nr_cpus().map_err(|(_, error)| SensorError::Wait(error))?;
+        let processors = u32::try_from(possible).unwrap_or(u32::MAX);
         let mut loader = EbpfLoader::new();
         // Not DISABLE: aya then hands the kernel a log buffer without a level, and the refusal's reason becomes EINVAL.
         loader.verifier_log_level(VerifierLogLevel::STATS);
@@ -262,9 +264,10 @@ impl Sensor {
 
         let policy_map = ArrayOfMaps::try_from(take(&mut ebpf, "POLICY")?)?;
         let lost = PerCpuArray::try_from(take(&mut ebpf, "LOST")?)?;
+        let dropped = PerCpuArray::try_from(take(&mut ebpf, "DROPPED")?)?;
         let wake = Array::try_from(take(&mut ebpf, "WAKE")?)?;
         let host_cgroups = HashMap::try_from(take(&mut ebpf, "HOST_CGROUPS")?)?;
-        let ring = Ring::new(take(&mut ebpf, "EVENTS")?, wake, config.gather).map_err(SensorError::Wait)?;
+        let ring = Ring::new(take(&mut ebpf, "EVENTS")?, wake, config.gather, possible).map_err(SensorError::Wait)?;
         let mut log = EbpfLogger::init(&mut ebpf).map_err(SensorError::Log)?;
         identify_agent(&mut ebpf)?;
         let tier = tier::probe(&mut ebpf, &kernel_types);
@@ -288,6 +291,7 @@ impl Sensor {
             links,
             policy: PolicyOwner::new(policy_map),
             lost,
+            dropped,
             host_cgroups,
             ring,
             tier,
@@ -357,16 +361,26 @@ impl Sensor {
     }
 
     /// What got lost in the kernel since the start: stage, reason, how many. Every reason is there from the start.
-    pub fn losses(&self) -> Vec<(&'static str, &'static str, u64)> {
-        let mut losses: Vec<_> = Loss::ALL
-            .iter()
-            .map(|loss| {
-                let counts = self.lost.get(&(*loss as u32), 0);
-                (loss.stage(), loss.reason(), counts.map_or(0, |counts| counts.iter().sum()))
-            })
-            .collect();
+    pub fn losses(&mut self) -> Vec<(&'static str, &'static str, u64)> {
+        let counts = |loss: &Loss| self.lost.get(&(*loss as u32), 0).ok();
+        let counts: Vec<_> = Loss::ALL.iter().map(|loss| (*loss, counts(loss))).collect();
+        let of = |counts: &PerCpuValues<u64>, cpu: usize| counts.get(cpu).copied().unwrap_or(0);
+        let unexplained = self.ring.gaps.reconcile(|cpu| {
+            let gaps = counts.iter().filter(|(loss, _)| loss.leaves_gap());
+            gaps.filter_map(|(_, counts)| Some(of(counts.as_ref()?, cpu))).sum()
+        });
+        let total = |counts: Option<&PerCpuValues<u64>>| counts.map_or(0, |counts| counts.iter().sum());
+        let mut losses: Vec<_> =
+            counts.iter().map(|(loss, counts)| (loss.stage(), loss.reason(), total(counts.as_ref()))).collect();
         losses.push(("kernel", "recursion", self.recursion_misses()));
+        losses.push(("ring", "unexplained_gap", unexplained));
         losses
+    }
+
+    /// Events that got lost whole in the kernel since the start, by type; those that did not, as 0.
+    pub fn dropped(&self) -> Vec<(EventType, u64)> {
+        let count = |event: &EventType| self.dropped.get(&u32::from(event.code()), 0).ok();
+        EventType::ALL.iter().map(|event| (*event, count(event).map_or(0, |counts| counts.iter().sum()))).collect()
     }
 
     /// How often the kernel skipped a program because it already ran on that processor.

@@ -12,7 +12,7 @@ use agent_common::WakeState;
 use aya::maps::{Array, Map, MapData, RingBuf};
 use rustix::event::epoll;
 
-use super::SensorError;
+use super::{SensorError, gaps::Gaps};
 
 /// What epoll tells of the ring, and of descriptors that others write to.
 const RECORDS: u64 = 0;
@@ -29,10 +29,11 @@ pub(super) struct Ring {
     gather: Duration,
     /// The last poll found records.
     flowing: bool,
+    pub(super) gaps: Gaps,
 }
 
 impl Ring {
-    pub(super) fn new(map: Map, wake: Array<MapData, u32>, gather: Duration) -> io::Result<Self> {
+    pub(super) fn new(map: Map, wake: Array<MapData, u32>, gather: Duration, processors: usize) -> io::Result<Self> {
         let records = RingBuf::try_from(map).map_err(io::Error::other)?;
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
         // Edge triggered: only a wake-up counts, not that there is something in the ring.
@@ -42,7 +43,7 @@ impl Ring {
             epoll::EventData::new_u64(RECORDS),
             epoll::EventFlags::IN | epoll::EventFlags::ET,
         )?;
-        Ok(Self { records, wake, epoll, gather, flowing: false })
+        Ok(Self { records, wake, epoll, gather, flowing: false, gaps: Gaps::new(processors) })
     }
 
     /// Has `poll` end when `fd` becomes readable anew, too.
@@ -104,6 +105,7 @@ impl Ring {
         while count < BATCH
             && let Some(record) = self.records.next()
         {
+            self.gaps.see(&record);
             handle(&record);
             count += 1;
         }

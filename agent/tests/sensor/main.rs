@@ -11,6 +11,7 @@
 mod calls;
 #[cfg(target_arch = "x86_64")]
 mod compat;
+mod losses;
 mod opens;
 mod processes;
 mod sockets;
@@ -142,9 +143,11 @@ fn a_full_ring_is_counted_and_leaves_gaps_in_the_sequence() {
         count.unwrap()
     };
     look(&mut sensor);
-    let lost = sensor.losses().into_iter().find(|loss| loss.1 == "ring_full").unwrap();
-    assert_eq!(lost.0, "kernel");
-    assert!(lost.2 >= 80, "{lost:?}");
+    let losses = sensor.losses();
+    let lost = |reason: &str| losses.iter().find(|loss| loss.1 == reason).unwrap();
+    let (full, refused) = (lost("ring_full"), lost("back_pressure"));
+    assert_eq!((full.0, refused.0), ("kernel", "kernel"));
+    assert!(full.2 + refused.2 >= 80, "{losses:?}");
     // What comes after the loss shows the gap, on whichever processor it was.
     for _ in 0..50 {
         watch::wait(watch::spawn(|| {
@@ -154,7 +157,11 @@ fn a_full_ring_is_counted_and_leaves_gaps_in_the_sequence() {
         }));
         look(&mut sensor);
     }
-    assert!(gap, "no gap in the sequence after {} losses", lost.2);
+    assert!(gap, "no gap in the sequence after {losses:?}");
+    for _ in 0..2 {
+        let unexplained = sensor.losses().into_iter().find(|loss| loss.1 == "unexplained_gap");
+        assert_eq!(unexplained, Some(("ring", "unexplained_gap", 0)), "the kernel counted each");
+    }
 }
 
 #[test]
