@@ -92,6 +92,39 @@ impl From<Format> for LiveFormat {
     }
 }
 
+/// An alert of the agent itself; the text begins with `rule`.
+pub fn internal(
+    rule: &str,
+    priority: Priority,
+    text: &str,
+    output_fields: serde_json::Map<String, serde_json::Value>,
+    time_ns: u64,
+    options: &AlertOptions,
+) -> purser_rules::Alert {
+    let message = format!("{rule}: {text}");
+    purser_rules::Alert {
+        rule: rule.to_owned(),
+        priority,
+        source: INTERNAL.to_owned(),
+        tags: Vec::new(),
+        time_ns,
+        output: format!("{}: {} {message}", time(options, time_ns), priority.name()),
+        message,
+        output_fields,
+    }
+}
+
+/// The source of such alerts.
+pub const INTERNAL: &str = "internal";
+
+/// The time at the start of the text, as an alert of a rule has it.
+fn time(options: &AlertOptions, time_ns: u64) -> String {
+    if options.time_format_iso_8601 {
+        return purser_rules::format::iso8601(time_ns, "+0000");
+    }
+    purser_rules::format::time_text(purser_rules::FieldId::EVT_TIME, time_ns, options.clock)
+}
+
 /// How the rules crate is to word alerts, with this machine's name and time zone.
 pub fn options(config: &Config) -> AlertOptions {
     AlertOptions {

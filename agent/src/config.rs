@@ -74,6 +74,8 @@ sections! {
         /// number, `folded_first` and `folded_last` (ns since the epoch), `folded_reason` (`rate` or `dedup`), `folded_window` (ns), and the fields
         /// of the key. Windows go by the time of events.
         throttle: Throttle = Throttle::default(),
+        /// What is done when events are lost: the alert `Purser internal: events lost`, with counts by stage and reason.
+        syscall_event_drops: SyscallEventDrops = SyscallEventDrops::default(),
         /// The queue between the worker and each sink.
         outputs_queue: OutputsQueue = OutputsQueue::default(),
         /// Alerts on standard output. Nothing else is ever written there.
@@ -132,6 +134,20 @@ sections! {
         tags: Vec<String> = Vec::new(),
         /// The rule's name.
         rule: Option<String> = None,
+    }
+
+    /// What is done when events are lost, anywhere from the kernel to the sinks. What comes between two alerts is counted
+    /// in the second; when nothing was lost for five seconds, an alert says that it has ended.
+    SyscallEventDrops {
+        /// What is done: `ignore` (nothing), `log`, `alert`, `exit` (the agent ends with an error).
+        actions: Vec<DropAction> = vec![DropAction::Log, DropAction::Alert],
+        /// The share of lost events, from 0 to 1, above which it is done, of half a second. Unlike in Falco, where it is 0.1, a
+        /// single one is told of.
+        threshold: f64 = 0.0,
+        /// Alerts a second; those of one burst come on top.
+        rate: f64 = 0.03333,
+        /// Alerts that may come at once, at least 1.
+        max_burst: u32 = 1,
     }
 
     /// The queue between the worker and each sink.
@@ -254,6 +270,18 @@ words! {
         First = "first",
         /// Every one.
         All = "all",
+    }
+
+    /// What is done when events are lost.
+    DropAction {
+        /// Nothing.
+        Ignore = "ignore",
+        /// A line in the agent's log.
+        Log = "log",
+        /// An alert.
+        Alert = "alert",
+        /// The agent ends.
+        Exit = "exit",
     }
 
     /// Which processes are watched.
@@ -468,6 +496,17 @@ impl Config {
         let ring = self.sensor.ring_bytes.0;
         if !ring.is_power_of_two() || !(64 << 10..=1 << 30).contains(&ring) {
             return fail("sensor.ring_bytes", format!("{ring} is not a power of two from 64KiB to 1GiB"));
+        }
+        let drops = &self.syscall_event_drops;
+        if !(0.0..=1.0).contains(&drops.threshold) {
+            return fail("syscall_event_drops.threshold", format!("{} is not from 0 to 1", drops.threshold));
+        }
+        if !(0.0..=1000.0).contains(&drops.rate) || !(1..=1000).contains(&drops.max_burst) {
+            let message = "`rate` is from 0 to 1000 a second, `max_burst` from 1 to 1000".to_owned();
+            return fail("syscall_event_drops", message);
+        }
+        if drops.actions.contains(&DropAction::Ignore) && drops.actions.len() > 1 {
+            return fail("syscall_event_drops.actions", "`ignore` stands alone".to_owned());
         }
         if self.outputs_queue.capacity == 0 || self.outputs_queue.capacity > 1 << 24 {
             return fail("outputs_queue.capacity", "must be from 1 to 16777216: queues are bounded here".to_owned());

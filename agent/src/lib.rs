@@ -11,6 +11,7 @@ pub mod event;
 pub mod facts;
 pub mod http;
 pub mod live;
+pub mod losses;
 pub mod manifest;
 pub mod metrics;
 pub mod outside;

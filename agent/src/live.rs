@@ -180,6 +180,11 @@ pub fn boot_ns() -> u64 {
     ns(clock_gettime(ClockId::Boottime)) as u64
 }
 
+/// The time now, ns since the epoch.
+pub fn epoch_ns() -> u64 {
+    ns(clock_gettime(ClockId::Realtime)) as u64
+}
+
 fn epoch_offset_ns() -> i64 {
     ns(clock_gettime(ClockId::Realtime)) - boot_ns() as i64
 }

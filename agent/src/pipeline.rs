@@ -223,6 +223,11 @@ impl<O: Outside> Pipeline<O> {
         std::mem::replace(&mut self.rules, rules)
     }
 
+    /// How alerts look now.
+    pub fn alert_options(&self) -> &AlertOptions {
+        &self.config.alerts
+    }
+
     /// An alert of the agent itself: it is delivered like one of a rule.
     pub fn raise(&mut self, alert: Alert) {
         (self.deliver)(alert);

@@ -2,6 +2,7 @@
 //!
 //! The worker is this thread. It waits for the kernel's ring and for answers from other threads on one `poll`.
 
+use std::collections::BTreeMap;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::sync::Arc;
@@ -19,6 +20,7 @@ use crate::config::{Config, TierChoice};
 use crate::container::Containers;
 use crate::http::{Health, Server};
 use crate::live::{self, Live};
+use crate::losses::{DROPPED, LossWatch};
 use crate::manifest::{DiskCache, ManifestStore, VerdictService};
 use crate::metrics::Metrics;
 use crate::outside::Outside;
@@ -77,6 +79,7 @@ pub fn run(config: Config, args: &RunArgs) -> Result<Summary> {
     drop(rules);
 
     publish(&mut sensor, &mut pipeline, &metrics);
+    let mut losses = LossWatch::new(&config.syscall_event_drops, &metrics, Instant::now(), live::epoch_ns());
     let mut published = Instant::now();
     let end = args.duration.and_then(|duration| Instant::now().checked_add(duration));
     while !signals.stop() && end.is_none_or(|end| Instant::now() < end) {
@@ -92,6 +95,13 @@ pub fn run(config: Config, args: &RunArgs) -> Result<Summary> {
             publish(&mut sensor, &mut pipeline, &metrics);
             pipeline.set_clock(crate::alert::clock());
             published = Instant::now();
+            let found = losses.look(&metrics, published, live::epoch_ns(), pipeline.alert_options());
+            if let Some(alert) = found.alert {
+                pipeline.raise(alert);
+            }
+            if found.exit {
+                bail!("events were lost, and syscall_event_drops.actions has `exit`: see purser_events_lost_total");
+            }
         }
     }
     drop(reload);
@@ -100,6 +110,9 @@ pub fn run(config: Config, args: &RunArgs) -> Result<Summary> {
     let (tier, hooks) = (sensor.tier().in_use.to_string(), attached(&sensor));
     finish(&mut sensor, &mut pipeline, &wake)?;
     publish(&mut sensor, &mut pipeline, &metrics);
+    if let Some(alert) = losses.finish(&metrics, Instant::now(), live::epoch_ns(), pipeline.alert_options()) {
+        pipeline.raise(alert);
+    }
     let enabled = pipeline.rules().enabled();
     drop(pipeline);
     if let Ok(sinks) = Arc::try_unwrap(sinks) {
@@ -176,6 +189,14 @@ fn publish(sensor: &mut Sensor, pipeline: &mut Pipeline<Live>, metrics: &Metrics
     }
     for (stage, reason, count) in sensor.losses() {
         metrics.lost(stage, reason).raise_to(count);
+    }
+    // Some types have one name: a call, and the same by io_uring.
+    let mut dropped: BTreeMap<&str, u64> = BTreeMap::new();
+    for (event, count) in sensor.dropped() {
+        *dropped.entry(event.name()).or_default() += count;
+    }
+    for (name, count) in dropped {
+        metrics.counter(DROPPED, &[name]).raise_to(count);
     }
     pipeline.publish();
     pipeline.outside().publish(metrics);

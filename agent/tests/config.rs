@@ -48,6 +48,7 @@ throttle:
   exempt_priority: none
   max_keys: 9
   rules: [{rule: "Read *", rate: {alerts: 0}}, {tag: net, dedup: {key: []}, exempt_priority: Error}]
+syscall_event_drops: {actions: [alert, exit], threshold: .5, rate: 2, max_burst: 3}
 outputs_queue: {capacity: 5}
 stdout_output: {enabled: false}
 file_output: {enabled: true, filename: /var/log/purser.txt, keep_alive: true}
@@ -67,7 +68,7 @@ hold: {max_events: 7, max_time: 80ms}
     let config = parse(text).expect("valid");
     // Whatever key is in the reference is in the text above, and none of them kept its default.
     let (default, changed) = (rows(&Config::default()), rows(&config));
-    assert_eq!((default.len(), changed.len()), (48, 48), "{default:#?}");
+    assert_eq!((default.len(), changed.len()), (52, 52), "{default:#?}");
     for ((key, default), (_, changed)) in default.iter().zip(&changed) {
         let same = default == changed && !matches!(key.as_str(), "webserver.enabled");
         assert!(!same, "`{key}` is not read: it is still {default}");
@@ -183,6 +184,10 @@ fn errors_name_the_place_and_the_remedy() {
             "purser.yaml: sensor.ring_bytes: 100000 is not a power of two from 64KiB to 1GiB",
         ),
         ("outputs_queue: {capacity: 0}", "outputs_queue.capacity: must be from 1 to 16777216"),
+        ("syscall_event_drops: {threshold: 1.1}", "syscall_event_drops.threshold: 1.1 is not from 0 to 1"),
+        ("syscall_event_drops: {rate: .nan}", "syscall_event_drops: `rate` is from 0 to 1000 a second"),
+        ("syscall_event_drops: {max_burst: 0}", "`max_burst` from 1 to 1000"),
+        ("syscall_event_drops: {actions: [ignore, log]}", "syscall_event_drops.actions: `ignore` stands alone"),
         ("throttle: {dedup: {key: [fd.nam]}}", "throttle.dedup.key: `fd.nam` is not a field; the nearest is `fd.name`"),
         ("throttle: {rate: {key: [rule]}}", "`rule` is not a field; the rule always is part of the key"),
         (

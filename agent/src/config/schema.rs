@@ -315,6 +315,7 @@ plain_values! {
     bool, "boolean", |value| value.to_string();
     u16, "number", |value| value.to_string();
     u32, "number", |value| value.to_string();
+    f64, "number", |value| value.to_string();
     String, "text", |value| quoted(value);
     PathBuf, "path", |value| quoted(&value.to_string_lossy());
     std::net::IpAddr, "IP address", |value| value.to_string();

@@ -7,7 +7,7 @@ use purser_rules::Alert;
 use serde_json::{Map, Value as Json};
 
 use super::files::Failure;
-use crate::alert::Priority;
+use crate::alert::{self, Priority};
 use crate::metrics::{Counter, Family, Metrics, counter, gauge, seconds};
 
 /// The name of the alert, in the manner of Falco's own (`Falco internal: hot restart failure`).
@@ -79,7 +79,7 @@ impl Report {
     /// The alert on a failure, counted.
     pub(super) fn alert(&self, failure: &Failure, options: &purser_rules::AlertOptions) -> Alert {
         self.alerts.increment();
-        alert(failure, options, since_epoch().as_nanos() as u64)
+        alert_of(failure, options, since_epoch().as_nanos() as u64)
     }
 
     fn in_force(&mut self, sha256: &str, enabled: usize) {
@@ -94,31 +94,12 @@ impl Report {
     }
 }
 
-fn alert(failure: &Failure, options: &purser_rules::AlertOptions, time_ns: u64) -> Alert {
-    let priority = Priority::Critical;
-    let message = format!("{RULE}: {failure}");
+fn alert_of(failure: &Failure, options: &purser_rules::AlertOptions, time_ns: u64) -> Alert {
     let mut output_fields = Map::new();
     output_fields.insert("file".to_owned(), failure.file.as_deref().map_or(Json::Null, Json::from));
     output_fields.insert("line".to_owned(), failure.line.map_or(Json::Null, Json::from));
     output_fields.insert("error".to_owned(), failure.error.as_str().into());
-    Alert {
-        rule: RULE.to_owned(),
-        priority,
-        source: "internal".to_owned(),
-        tags: Vec::new(),
-        time_ns,
-        output: format!("{}: {} {message}", time(options, time_ns), priority.name()),
-        message,
-        output_fields,
-    }
-}
-
-/// The time at the start of the text, as an alert of a rule has it.
-fn time(options: &purser_rules::AlertOptions, time_ns: u64) -> String {
-    if options.time_format_iso_8601 {
-        return purser_rules::format::iso8601(time_ns, "+0000");
-    }
-    purser_rules::format::time_text(purser_rules::FieldId::EVT_TIME, time_ns, options.clock)
+    alert::internal(RULE, Priority::Critical, &failure.to_string(), output_fields, time_ns, options)
 }
 
 fn since_epoch() -> Duration {
@@ -134,7 +115,7 @@ mod tests {
         let error = "/a.yaml:3:1: error LOAD_ERR_YAML_PARSE: no";
         let failure = Failure { file: Some("/a.yaml".to_owned()), line: Some(3), error: error.to_owned() };
         let options = purser_rules::AlertOptions { time_format_iso_8601: true, ..Default::default() };
-        let alert = alert(&failure, &options, 1_700_000_000_000_000_001);
+        let alert = alert_of(&failure, &options, 1_700_000_000_000_000_001);
         assert_eq!(alert.output, format!("2023-11-14T22:13:20.000000001+0000: Critical {RULE}: {error}"));
         assert_eq!((alert.source.as_str(), alert.message.as_str()), ("internal", &*format!("{RULE}: {error}")));
         assert_eq!(Json::from(alert.output_fields), serde_json::json!({"error": error, "file": "/a.yaml", "line": 3}));

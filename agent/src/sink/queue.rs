@@ -7,7 +7,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::alert::Alert;
+use crate::alert::{Alert, INTERNAL};
+
+/// Places for the agent's own alerts.
+const RESERVE: usize = 64;
 
 #[derive(Debug)]
 pub(super) struct Queue {
@@ -47,10 +50,13 @@ impl Queue {
         Self { capacity, state: Mutex::default(), work: Condvar::new(), done: Condvar::new() }
     }
 
-    /// False: it is full, or closed.
+    /// False: it is full, or closed. What the agent says of itself finds room where others do not: it is little, and may
+    /// be that others found none.
     pub(super) fn push(&self, alert: Arc<Alert>) -> bool {
         let mut state = self.lock();
-        if state.closed.is_some() || state.abandoned || state.waiting.len() + state.in_flight >= self.capacity {
+        let reserve = if alert.raised.source == INTERNAL { RESERVE } else { 0 };
+        let room = self.capacity + reserve;
+        if state.closed.is_some() || state.abandoned || state.waiting.len() + state.in_flight >= room {
             return false;
         }
         state.waiting.push_back(alert);
