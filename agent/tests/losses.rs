@@ -25,9 +25,10 @@ fn send(agent: &Agent, signal: Signal) {
 fn creat(path: &std::path::Path, times: u32) {
     let path = CString::new(path.as_os_str().as_bytes()).expect("a path");
     for _ in 0..times {
-        // SAFETY: a string that lives; the descriptor is closed.
-        let closed = unsafe { libc::close(libc::creat(path.as_ptr(), 0o600)) };
-        assert_eq!(closed, 0);
+        // SAFETY: a string that lives.
+        let made = unsafe { libc::creat(path.as_ptr(), 0o600) };
+        // SAFETY: an own descriptor.
+        assert_eq!(unsafe { libc::close(made) }, 0);
     }
 }
 
