@@ -9,7 +9,8 @@ use agent_common::{
     Loss, OpenRecord, Reads, ReadsTable, WANTED_CALLS, limits,
 };
 use aya_ebpf::{
-    btf_maps,
+    bindings::bpf_map_type::{BPF_MAP_TYPE_ARRAY, BPF_MAP_TYPE_ARRAY_OF_MAPS},
+    helpers::generated::bpf_map_lookup_elem,
     macros::{btf_map, map},
     maps::{Array, LruHashMap, PerCpuArray, RingBuf},
 };
@@ -20,7 +21,58 @@ pub static EVENTS: RingBuf = RingBuf::with_byte_size(8 << 20, 0);
 
 /// The policy in force: the inner map is replaced as a whole.
 #[btf_map]
-pub static POLICY: btf_maps::ArrayOfMaps<btf_maps::Array<KernelPolicy, 1>, 1> = btf_maps::ArrayOfMaps::new();
+pub static POLICY: ArrayOfMaps<Values<{ size_of::<KernelPolicy>() }>> = ArrayOfMaps::new();
+
+/// An array of one map, which is one element of `INNER`'s size.
+///
+/// Not aya's own: that tells the kernel the type of the inner map's elements, and then kernels from 5.15 to 6.2 refuse a
+/// map that is made without (`bpf_map_meta_equal` compares whether timers were looked for).
+#[repr(C)]
+pub struct ArrayOfMaps<INNER> {
+    r#type: *const [i32; BPF_MAP_TYPE_ARRAY_OF_MAPS as usize],
+    key_size: *const [i32; 4],
+    value_size: *const [i32; 4],
+    max_entries: *const [i32; 1],
+    values: [*const INNER; 0],
+}
+
+/// The map inside.
+#[repr(C)]
+pub struct Values<const SIZE: usize> {
+    r#type: *const [i32; BPF_MAP_TYPE_ARRAY as usize],
+    key_size: *const [i32; 4],
+    value_size: *const [i32; SIZE],
+    max_entries: *const [i32; 1],
+}
+
+// SAFETY: a description for the loader; only its address is used.
+unsafe impl<INNER> Sync for ArrayOfMaps<INNER> {}
+
+impl<INNER> ArrayOfMaps<INNER> {
+    const fn new() -> Self {
+        Self {
+            r#type: core::ptr::null(),
+            key_size: core::ptr::null(),
+            value_size: core::ptr::null(),
+            max_entries: core::ptr::null(),
+            values: [],
+        }
+    }
+
+    /// The element.
+    #[inline(always)]
+    pub fn element(&'static self) -> *const u8 {
+        let first = 0u32;
+        // SAFETY: a map in a map; the kernel gives a map, an element, or null.
+        unsafe {
+            let inner = bpf_map_lookup_elem((&raw const *self).cast_mut().cast(), (&raw const first).cast());
+            if inner.is_null() {
+                return core::ptr::null();
+            }
+            bpf_map_lookup_elem(inner, (&raw const first).cast()) as *const u8
+        }
+    }
+}
 
 /// `WakeState` of the consumer, written by the agent.
 #[map]

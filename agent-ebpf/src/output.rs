@@ -34,8 +34,8 @@ pub enum Urgency {
 #[inline(always)]
 pub fn lost(reason: Loss) {
     if let Some(counter) = maps::LOST.get_ptr_mut(reason as u32) {
-        // SAFETY: this CPU's slot, though an interrupting hook may count at the same time.
-        unsafe { fetch_add(counter, 1) };
+        // SAFETY: this CPU's slot; atomic because an interrupting hook may count at the same time.
+        unsafe { asm!("lock *(u64 *)({0} + 0) += {1}", in(reg) counter, in(reg) 1_u64, options(nostack)) };
     }
 }
 
@@ -62,7 +62,8 @@ fn number() -> u64 {
 /// The policy in force.
 #[inline(always)]
 pub fn policy() -> Option<&'static KernelPolicy> {
-    let policy = maps::POLICY.get_value(0, &0);
+    // SAFETY: elements of arrays stay where they are; a map that is replaced lives on until no program uses it.
+    let policy = unsafe { maps::POLICY.element().cast::<KernelPolicy>().as_ref() };
     if policy.is_none() {
         lost(Loss::NoState);
     }
