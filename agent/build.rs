@@ -1,4 +1,5 @@
-//! Builds the eBPF programs and leaves them where `sensor` embeds them.
+//! Builds the eBPF programs, once for kernels from 5.11 on and once for older ones, and leaves them where `sensor`
+//! embeds them.
 //!
 //! Takes the first tool chain that is there: rustup's nightly with `rust-src`, or Debian's `rustc-web`
 //! with its prebuilt `core` for BPF; both need `bpf-linker`. Without one, a debug build gets an empty
@@ -30,7 +31,7 @@ fn main() -> ExitCode {
 fn build() -> Result<(), String> {
     let workspace = PathBuf::from(variable("CARGO_MANIFEST_DIR")?).join("..");
     let out = PathBuf::from(variable("OUT_DIR")?);
-    let object = out.join("purser-bpf.o");
+    let objects = [("purser-bpf.o", None), ("purser-bpf-untyped.o", Some("untyped"))];
     for part in ["agent-ebpf", "agent-common"] {
         println!("cargo:rerun-if-changed={}", workspace.join(part).join("src").display());
         println!("cargo:rerun-if-changed={}", workspace.join(part).join("Cargo.toml").display());
@@ -43,8 +44,11 @@ fn build() -> Result<(), String> {
     let missing = match toolchain() {
         Ok((toolchain, linker)) => {
             println!("cargo:rerun-if-changed={}", linker.display());
-            let built = toolchain.build(&workspace, &out.join("bpf"), &linker)?;
-            fs::copy(&built, &object).map_err(|error| format!("cannot copy {}: {error}", built.display()))?;
+            for (object, feature) in objects {
+                let built = toolchain.build(&workspace, &out.join("bpf"), &linker, feature)?;
+                fs::copy(&built, out.join(object))
+                    .map_err(|error| format!("cannot copy {}: {error}", built.display()))?;
+            }
             return Ok(());
         }
         Err(missing) => missing,
@@ -61,7 +65,10 @@ fn build() -> Result<(), String> {
     );
     // A file that never exists: cargo asks again at the next build, when the tools may be there.
     println!("cargo:rerun-if-changed={}", out.join("built-without-bpf-tools").display());
-    fs::write(&object, []).map_err(|error| format!("cannot write {}: {error}", object.display()))
+    for (object, _) in objects {
+        fs::write(out.join(object), []).map_err(|error| format!("cannot write {object}: {error}"))?;
+    }
+    Ok(())
 }
 
 enum Toolchain {
@@ -72,7 +79,13 @@ enum Toolchain {
 }
 
 impl Toolchain {
-    fn build(&self, workspace: &Path, target_dir: &Path, linker: &Path) -> Result<PathBuf, String> {
+    fn build(
+        &self,
+        workspace: &Path,
+        target_dir: &Path,
+        linker: &Path,
+        feature: Option<&str>,
+    ) -> Result<PathBuf, String> {
         let mut command = match self {
             Self::Nightly => {
                 let mut command = Command::new("rustup");
@@ -111,6 +124,7 @@ impl Toolchain {
                 TARGET,
                 "--locked",
             ])
+            .args(feature.map(|feature| format!("--features={feature}")))
             .arg("--target-dir")
             .arg(target_dir)
             .env("CARGO_ENCODED_RUSTFLAGS", rustflags(linker))

@@ -20,6 +20,8 @@ pub enum Fact {
     Size(&'static str),
     /// Byte offset of the member of `pt_regs` that holds this on the running machine.
     Register(&'static str),
+    /// Whether there is a helper: the name in `enum bpf_func_id` without `BPF_FUNC_`.
+    Helper(&'static str),
     /// A yes or no that the loader works out, by name.
     Probe(&'static str),
 }
@@ -52,7 +54,7 @@ macro_rules! facts {
 
         /// Every fact with the name of its index.
         pub const KERNEL_FACTS: &[(&str, Fact)] = {
-            use Fact::{Distance, Offset, OptionalOffset, Probe, Register, Size, TypeId};
+            use Fact::{Distance, Helper, Offset, OptionalOffset, Probe, Register, Size, TypeId};
             &[$( (stringify!($name), $fact), )*]
         };
     };
@@ -216,6 +218,10 @@ facts! {
     ID_UNIX_SOCK = TypeId("unix_sock");
     ID_IO_KIOCB = TypeId("io_kiocb");
     ID_PT_REGS = TypeId("pt_regs");
+    TASK_STACK = Offset(&["task_struct.stack"]);
+    PT_REGS_SIZE = Size("pt_regs");
+    HELPER_TASK_PT_REGS = Helper("task_pt_regs");
+    ATOMIC_FETCH = Probe("atomic_fetch");
     TYPED_LOADS = Probe("typed_loads");
     COMPAT = Probe("compat");
     COMPLETE_HAS_CQE = Probe("complete_has_cqe");

@@ -9,7 +9,7 @@ use aya_ebpf::helpers::generated::{bpf_probe_read_user, bpf_probe_read_user_str}
 use crate::{
     file,
     maps::{self, CALL_ROOM},
-    object::{Object, Raw, Typed, typed_loads, value},
+    object::{Object, Raw, Typed, around, typed_loads},
     open,
     output::{self, Sections, Urgency, lost},
     path::{self, Place},
@@ -154,7 +154,7 @@ unsafe fn fill<K: Object>(record: &mut CallRecord, sections: Sections, reads: &R
                 let dentry = file.u64::<{ fact::FILE_PATH_DENTRY }>();
                 let mount = file.u64::<{ fact::FILE_PATH_MNT }>();
                 put::<{ PLACES + 4 }>(record, dentry);
-                put::<{ PLACES + 5 }>(record, mount.wrapping_sub(value::<{ fact::MOUNT_MNT }>()));
+                put::<{ PLACES + 5 }>(record, around::<{ fact::MOUNT_MNT }>(mount));
             }
         }
         if has(record, CallFlags::FILE) {

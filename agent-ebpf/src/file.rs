@@ -2,7 +2,7 @@
 
 use agent_common::{FileFlags, FileRecord, OverlayRecord, fact};
 
-use crate::object::{Object, Raw, Typed, have, value};
+use crate::object::{Object, Raw, Typed, around, have, typed_tasks};
 
 /// `OVERLAYFS_SUPER_MAGIC` (`include/uapi/linux/magic.h`)
 const OVERLAYFS: u64 = 0x794c_7630;
@@ -30,7 +30,8 @@ pub unsafe fn fill<K: Object>(record: &mut FileRecord, inode: K, task: Typed) {
         record.nlink = inode.u32::<{ fact::INODE_NLINK }>();
         record.layer = 0;
         record.flags = 0;
-        if root_superblock(task).address() == superblock.address() {
+        let root = if typed_tasks() { root_superblock(task) } else { root_superblock(task.raw()) };
+        if root == superblock.address() {
             record.flags |= FileFlags::ON_ROOTFS;
         }
         if record.magic == OVERLAYFS {
@@ -42,8 +43,8 @@ pub unsafe fn fill<K: Object>(record: &mut FileRecord, inode: K, task: Typed) {
 /// The superblock at the root of a task's mount namespace. A namespace's first mount is the kernel's own empty
 /// rootfs; what is called the root is mounted over it (`init_mount_tree`, `copy_mnt_ns`, `pivot_root`).
 #[inline(always)]
-unsafe fn root_superblock(task: Typed) -> Typed {
-    // SAFETY: typed loads.
+unsafe fn root_superblock<T: Object>(task: T) -> *const u8 {
+    // SAFETY: reads a task's mounts.
     unsafe {
         let first = task
             .object::<{ fact::TASK_NSPROXY }>()
@@ -51,15 +52,15 @@ unsafe fn root_superblock(task: Typed) -> Typed {
             .object::<{ fact::MNT_NAMESPACE_ROOT }>();
         if have::<{ fact::MOUNT_OVERMOUNT }>() {
             let over = first.object::<{ fact::MOUNT_OVERMOUNT }>();
-            return if over.is_null() { first } else { over }.object::<{ fact::MOUNT_SB }>();
+            return if over.is_null() { first } else { over }.object::<{ fact::MOUNT_SB }>().address();
         }
         // Before 6.16: the first of its children, if it is mounted on the root.
         let list = Raw::from_member::<{ fact::MOUNT_MOUNTS }, _>(first);
-        let child = Raw::from((list.address() as u64).wrapping_sub(value::<{ fact::MOUNT_CHILD }>()));
+        let child = Raw::from(around::<{ fact::MOUNT_CHILD }>(list.address() as u64));
         if child.object::<{ fact::MOUNT_MOUNTPOINT }>().address() == first.object::<{ fact::MOUNT_ROOT }>().address() {
-            return Typed::argument(child.object::<{ fact::MOUNT_SB }>().address());
+            return child.object::<{ fact::MOUNT_SB }>().address();
         }
-        first.object::<{ fact::MOUNT_SB }>()
+        first.object::<{ fact::MOUNT_SB }>().address()
     }
 }
 
@@ -73,7 +74,7 @@ unsafe fn change_time<K: Object>(inode: K) -> i64 {
 }
 
 /// The overlay's own part of the inode lies around the inode in a structure that BTF may describe only in a
-/// module, so it is read by helper. Layouts: 6.5 on has `oe`, 6.2-6.4 `lowerpath`, before that `lower`.
+/// module, so it is read by helper. Layouts: 6.5 on has `oe`, 5.19-6.4 `lowerpath`, before that `lower`.
 #[inline(always)]
 unsafe fn overlay<K: Object>(record: &mut FileRecord, inode: K) {
     record.overlay = OverlayRecord::default();

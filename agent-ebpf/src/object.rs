@@ -7,7 +7,7 @@
 use core::arch::asm;
 
 use agent_common::{Immediate, fact, immediate};
-use aya_ebpf::helpers::generated::{bpf_get_current_task_btf, bpf_probe_read_kernel};
+use aya_ebpf::helpers::generated::{bpf_get_current_task, bpf_get_current_task_btf, bpf_probe_read_kernel};
 
 /// A pointer to a kernel structure.
 pub trait Object: Copy {
@@ -28,6 +28,16 @@ pub trait Object: Copy {
     unsafe fn u64_past<const OFFSET: u32, const BYTES: i32>(self) -> u64;
     /// The structure that a pointer member points to.
     unsafe fn object<const OFFSET: u32>(self) -> Self;
+
+    /// The same, from an array of pointers.
+    #[inline(always)]
+    unsafe fn object_past<const OFFSET: u32, const BYTES: i32>(self) -> Self {
+        // SAFETY: as above.
+        unsafe { Self::pointing(self.u64_past::<OFFSET, BYTES>()) }
+    }
+
+    /// What an address that was read points to.
+    fn pointing(address: u64) -> Self;
 
     #[inline(always)]
     fn is_null(self) -> bool {
@@ -62,6 +72,21 @@ pub fn have<const FACT: u32>() -> bool {
     value != 0
 }
 
+/// The address of the structure around one that is embedded at an offset.
+///
+/// VERIFIER: one instruction with the constant in it. From a register the compiler would share the constant with other
+/// uses and negate it there, and before 6.13 the verifier knows nothing of a negated value: no pointer may move by it.
+#[inline(always)]
+pub fn around<const OFFSET: u32>(embedded: u64) -> u64 {
+    let outer: u64;
+    // SAFETY: subtracts a constant.
+    unsafe {
+        asm!("{0} -= {offset}", inlateout(reg) embedded => outer, offset = const immediate(Immediate::Value, OFFSET),
+            options(pure, nomem, nostack));
+    }
+    outer
+}
+
 /// The loader turns a call of this helper number into one of the kfunc (see `agent/src/sensor/relocate.rs`).
 macro_rules! rdonly_cast_call {
     () => {
@@ -74,11 +99,23 @@ macro_rules! rdonly_cast_call {
 pub struct Typed(*const u8);
 
 impl Typed {
-    /// The current task.
+    /// The current task. Its type is known only with [`typed_tasks`]; what reads a task asks for that.
     #[inline(always)]
     pub unsafe fn current() -> Self {
         // SAFETY: no arguments.
-        unsafe { Self::read_only::<{ fact::ID_TASK }>(bpf_get_current_task_btf() as *const u8) }
+        unsafe {
+            if typed_tasks() {
+                Self::read_only::<{ fact::ID_TASK }>(bpf_get_current_task_btf() as *const u8)
+            } else {
+                Self(bpf_get_current_task() as *const u8)
+            }
+        }
+    }
+
+    /// The same, to be read by helper.
+    #[inline(always)]
+    pub fn raw(self) -> Raw {
+        Raw(self.0)
     }
 
     /// A pointer that the kernel already types, as one that is only read through.
@@ -95,13 +132,6 @@ impl Typed {
     #[inline(always)]
     pub const fn argument(pointer: *const u8) -> Self {
         Self(pointer)
-    }
-
-    /// As [`Object::object`], from an array of pointers.
-    #[inline(always)]
-    pub unsafe fn object_past<const OFFSET: u32, const BYTES: i32>(self) -> Self {
-        // SAFETY: as above.
-        Self(unsafe { self.u64_past::<OFFSET, BYTES>() } as *const u8)
     }
 }
 
@@ -149,6 +179,11 @@ impl Object for Typed {
                 offset = const immediate(Immediate::Value, OFFSET), options(nostack));
         }
         Self(moved)
+    }
+
+    #[inline(always)]
+    fn pointing(address: u64) -> Self {
+        Self(address as *const u8)
     }
 
     typed_load!(u64, u64, "{0} = *(u64 *)({0} + 0)");
@@ -218,6 +253,11 @@ impl Object for Raw {
     }
 
     #[inline(always)]
+    fn pointing(address: u64) -> Self {
+        Self(address as *const u8)
+    }
+
+    #[inline(always)]
     fn address(self) -> *const u8 {
         self.0
     }
@@ -267,5 +307,13 @@ impl Object for Raw {
 /// Whether [`Typed::at`] works on this kernel.
 #[inline(always)]
 pub fn typed_loads() -> bool {
-    have::<{ fact::TYPED_LOADS }>()
+    typed_tasks() && have::<{ fact::TYPED_LOADS }>()
+}
+
+/// Whether the verifier knows the type of the current task (from 5.11 on).
+///
+/// VERIFIER: an object of its own, not a fact: the question asked at every read costs a seventh more to verify.
+#[inline(always)]
+pub const fn typed_tasks() -> bool {
+    !cfg!(feature = "untyped")
 }

@@ -9,7 +9,7 @@ use aya_ebpf::helpers::generated::{bpf_probe_read_user, bpf_probe_read_user_str}
 use crate::{
     file,
     maps::{self, OPEN_ROOM},
-    object::{Object, Raw, Typed, typed_loads, value},
+    object::{Object, Raw, Typed, around, typed_loads, typed_tasks},
     output::{self, Sections, Urgency, lost},
     path::{self, Place},
     syscall::Call,
@@ -158,6 +158,12 @@ pub fn mode_wanted(policy: &KernelPolicy, mode: u32) -> bool {
 /// The open file of a descriptor of the current task; null if there is none (any more).
 #[inline(always)]
 pub unsafe fn descriptor(current: Typed, fd: u64) -> *const u8 {
+    // SAFETY: reads the current task.
+    unsafe { if typed_tasks() { descriptor_of(current, fd) } else { descriptor_of(current.raw(), fd) } }
+}
+
+#[inline(always)]
+unsafe fn descriptor_of<T: Object>(current: T, fd: u64) -> *const u8 {
     // SAFETY: the table lives as long as the RCU section that programs run in; its size bounds the index.
     unsafe {
         let table = current.object::<{ fact::TASK_FILES }>().object::<{ fact::FILES_FDT }>();
@@ -175,8 +181,7 @@ pub unsafe fn start<K: Object>(sections: Sections, current: Typed, dirfd: i32) {
     // SAFETY: reads the current task's file system facts and descriptors.
     unsafe {
         let (dentry, mount) = if dirfd == AT_FDCWD {
-            let fs = current.object::<{ fact::TASK_FS }>();
-            (fs.u64::<{ fact::FS_PWD_DENTRY }>(), fs.u64::<{ fact::FS_PWD_MNT }>())
+            if typed_tasks() { working_directory(current) } else { working_directory(current.raw()) }
         } else {
             if dirfd < 0 {
                 return;
@@ -187,7 +192,17 @@ pub unsafe fn start<K: Object>(sections: Sections, current: Typed, dirfd: i32) {
             }
             (file.u64::<{ fact::FILE_PATH_DENTRY }>(), file.u64::<{ fact::FILE_PATH_MNT }>())
         };
-        sections.set_landmark(dentry, mount.wrapping_sub(value::<{ fact::MOUNT_MNT }>()));
+        sections.set_landmark(dentry, around::<{ fact::MOUNT_MNT }>(mount));
+    }
+}
+
+/// Dentry and `vfsmount` of a task's working directory.
+#[inline(always)]
+unsafe fn working_directory<T: Object>(task: T) -> (u64, u64) {
+    // SAFETY: reads a task's file system facts.
+    unsafe {
+        let fs = task.object::<{ fact::TASK_FS }>();
+        (fs.u64::<{ fact::FS_PWD_DENTRY }>(), fs.u64::<{ fact::FS_PWD_MNT }>())
     }
 }
 

@@ -3,7 +3,7 @@
 
 use core::arch::asm;
 
-use agent_common::{EventType, FillLimit, Header, KernelPolicy, Loss, RECORD_VERSION, WakeState};
+use agent_common::{EventType, FillLimit, Header, KernelPolicy, Loss, RECORD_VERSION, WakeState, fact};
 use aya_ebpf::{
     helpers::generated::{
         bpf_get_smp_processor_id, bpf_ktime_get_boot_ns, bpf_ringbuf_discard, bpf_ringbuf_output, bpf_ringbuf_query,
@@ -12,7 +12,10 @@ use aya_ebpf::{
     maps::Array,
 };
 
-use crate::maps::{self, Scratch};
+use crate::{
+    maps::{self, Scratch},
+    object::have,
+};
 
 const NO_WAKEUP: u64 = 1;
 const FORCE_WAKEUP: u64 = 2;
@@ -35,7 +38,7 @@ pub enum Urgency {
 pub fn lost(reason: Loss) {
     if let Some(counter) = maps::LOST.get_ptr_mut(reason as u32) {
         // SAFETY: this CPU's slot; atomic because an interrupting hook may count at the same time.
-        unsafe { asm!("lock *(u64 *)({0} + 0) += {1}", in(reg) counter, in(reg) 1_u64, options(nostack)) };
+        unsafe { count(counter) };
     }
 }
 
@@ -45,7 +48,7 @@ fn lost_event(reason: Loss, code: u16) {
     lost(reason);
     if let Some(counter) = maps::DROPPED.get_ptr_mut(u32::from(code)) {
         // SAFETY: as above.
-        unsafe { fetch_add(counter, 1) };
+        unsafe { count(counter) };
     }
 }
 
@@ -54,7 +57,7 @@ fn lost_event(reason: Loss, code: u16) {
 fn number() -> u64 {
     match maps::SEQUENCE.get_ptr_mut(0) {
         // SAFETY: this CPU's slot; atomic because a hook of another family may interrupt.
-        Some(counter) => unsafe { fetch_add(counter, 1) + 1 },
+        Some(counter) => unsafe { count_on(counter) },
         None => 0,
     }
 }
@@ -256,13 +259,27 @@ pub fn opaque(value: usize) -> usize {
     value
 }
 
-/// Adds atomically and gives the value from before. (The compiler's BPF target offers no atomics; kernels since 5.12 do.)
+/// Adds one atomically. (The compiler's BPF target offers no atomics.)
 #[inline(always)]
-unsafe fn fetch_add(counter: *mut u64, add: u64) -> u64 {
-    let before: u64;
+unsafe fn count(counter: *mut u64) {
+    // SAFETY: the caller gives a map value.
+    unsafe { asm!("lock *(u64 *)({0} + 0) += {1}", in(reg) counter, in(reg) 1_u64, options(nostack)) };
+}
+
+/// The same, and gives the new count.
+#[inline(always)]
+unsafe fn count_on(counter: *mut u64) -> u64 {
+    let mut count = 1;
     // SAFETY: the caller gives a map value.
     unsafe {
-        asm!("{0} = atomic_fetch_add((u64 *)({1} + 0), {0})", inlateout(reg) add => before, in(reg) counter, options(nostack));
+        if have::<{ fact::ATOMIC_FETCH }>() {
+            // The loader takes the fetching out where the kernel does not know it, even where it is never reached.
+            asm!("{0} = atomic_fetch_add((u64 *)({1} + 0), {0})", inlateout(reg) count, in(reg) counter, options(nostack));
+            return count + 1;
+        }
+        // Two steps: the kernels without it (before 5.12) have no hook that interrupts another.
+        asm!("lock *(u64 *)({1} + 0) += {0}", "{0} = *(u64 *)({1} + 0)", inlateout(reg) count, in(reg) counter,
+            options(nostack));
     }
-    before
+    count
 }

@@ -5,7 +5,7 @@ use agent_common::{Loss, PathFlags, PathRecord, fact, limits};
 use aya_ebpf::helpers::generated::bpf_probe_read_kernel_str;
 
 use crate::{
-    object::{Object, value},
+    object::{Object, around},
     output::{Sections, lost},
 };
 
@@ -24,9 +24,9 @@ impl<K: Object> Place<K> {
     /// From a `struct path`'s members.
     #[inline(always)]
     pub unsafe fn new(dentry: K, vfsmount: K) -> Self {
-        let mount = vfsmount.address().wrapping_sub(value::<{ fact::MOUNT_MNT }>() as usize);
+        let mount = around::<{ fact::MOUNT_MNT }>(vfsmount.address() as u64);
         // SAFETY: every vfsmount lies inside a mount (fs/mount.h, real_mount).
-        Self { dentry, mount: unsafe { K::at::<{ fact::ID_MOUNT }>(mount) } }
+        Self { dentry, mount: unsafe { K::at::<{ fact::ID_MOUNT }>(mount as *const u8) } }
     }
 
     /// From addresses that were kept.

@@ -8,12 +8,16 @@ use aya_ebpf::{
 
 use crate::{
     call, connect, maps,
-    object::{Object, Typed, have},
+    object::{Object, Raw, Typed, have, typed_tasks, value},
     open, task,
 };
 
 /// `TS_COMPAT` (`arch/x86/include/asm/thread_info.h`): in a call by `int 0x80` or its kind.
 const TS_COMPAT: u32 = 2;
+
+/// `THREAD_SIZE` of x86-64 and arm64 kernels with pages of 4 KiB and without KASAN. Saved registers lie at the stack's end
+/// (`task_pt_regs`); where that is not so, as in other builds or since 6.9, there is a helper to ask.
+const THREAD_SIZE: u64 = 16 << 10;
 
 /// The call that a task is in.
 #[derive(Clone, Copy)]
@@ -113,9 +117,14 @@ pub unsafe fn current_call(otherwise: EventType) -> EventType {
     // SAFETY: reads saved registers of the current task.
     unsafe {
         let current = Typed::current();
-        // VERIFIER: the helper wants the task as the kernel gave it.
-        let regs = Typed::argument(bpf_task_pt_regs(bpf_get_current_task_btf()) as *const u8);
-        let number = number(regs);
+        let number = if have::<{ fact::HELPER_TASK_PT_REGS }>() {
+            // VERIFIER: the helper wants the task as the kernel gave it.
+            number(Typed::argument(bpf_task_pt_regs(bpf_get_current_task_btf()) as *const u8))
+        } else {
+            let stack = Raw::from_member::<{ fact::TASK_STACK }, _>(current);
+            let regs = stack.past(THREAD_SIZE - value::<{ fact::PT_REGS_SIZE }>());
+            regs.u32::<{ fact::REGS_NR }>() as usize
+        };
         if number >= WANTED_CALLS {
             return otherwise;
         }
@@ -130,6 +139,16 @@ pub unsafe fn current_call(otherwise: EventType) -> EventType {
 
 #[inline(always)]
 unsafe fn is_compat(task: Typed) -> bool {
+    if !have::<{ fact::COMPAT }>() {
+        return false;
+    }
     // SAFETY: reads a task.
-    have::<{ fact::COMPAT }>() && unsafe { task.u32::<{ fact::TASK_THREAD_STATUS }>() } & TS_COMPAT != 0
+    let status = unsafe {
+        if typed_tasks() {
+            task.u32::<{ fact::TASK_THREAD_STATUS }>()
+        } else {
+            task.raw().u32::<{ fact::TASK_THREAD_STATUS }>()
+        }
+    };
+    status & TS_COMPAT != 0
 }

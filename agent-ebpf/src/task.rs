@@ -1,10 +1,11 @@
-//! Facts of the current task, and which task is the agent's own.
+//! Facts of the current task, and which task is the agent's own. Everything that reads a task does so by typed loads
+//! where the current task has a type, else by helper.
 
 use agent_common::{TaskRecord, fact};
 
 use crate::{
     maps::{self, Process},
-    object::{Object, Raw, Typed, value},
+    object::{Object, Raw, Typed, typed_tasks, value},
 };
 
 /// `enum pid_type` (`include/linux/pid_types.h`) times the size of a pointer.
@@ -16,7 +17,10 @@ const PIDTYPE_SID: i32 = 24;
 #[inline(always)]
 pub unsafe fn identify_agent() {
     // SAFETY: reads the current task.
-    let process = unsafe { process(Typed::current()) };
+    let process = unsafe {
+        let task = Typed::current();
+        if typed_tasks() { process_of(task) } else { process_of(task.raw()) }
+    };
     if let Some(agent) = maps::AGENT.get_ptr_mut(0) {
         // SAFETY: the only element; nothing else runs yet.
         unsafe { *agent = process };
@@ -24,7 +28,7 @@ pub unsafe fn identify_agent() {
 }
 
 #[inline(always)]
-unsafe fn process(task: Typed) -> Process {
+unsafe fn process_of<T: Object>(task: T) -> Process {
     // SAFETY: reads a task.
     unsafe {
         Process {
@@ -39,14 +43,26 @@ unsafe fn process(task: Typed) -> Process {
 pub unsafe fn is_agent(task: Typed) -> bool {
     let Some(agent) = maps::AGENT.get(0) else { return false };
     // SAFETY: reads a task.
+    unsafe { if typed_tasks() { is_process(task, agent) } else { is_process(task.raw(), agent) } }
+}
+
+#[inline(always)]
+unsafe fn is_process<T: Object>(task: T, process: &Process) -> bool {
+    // SAFETY: reads a task.
     let tgid = unsafe { task.u32::<{ fact::TASK_TGID }>() };
     // SAFETY: as above; the start is read only where the id matches.
-    u64::from(tgid) == agent.tgid && unsafe { process(task) }.start_ns == agent.start_ns
+    u64::from(tgid) == process.tgid && unsafe { process_of(task) }.start_ns == process.start_ns
 }
 
 /// Fills in the facts of a task.
 #[inline(always)]
 pub unsafe fn fill(record: &mut TaskRecord, task: Typed) {
+    // SAFETY: reads a task.
+    unsafe { if typed_tasks() { fill_from(record, task) } else { fill_from(record, task.raw()) } }
+}
+
+#[inline(always)]
+unsafe fn fill_from<T: Object>(record: &mut TaskRecord, task: T) {
     // SAFETY: typed loads from a task and what it points to.
     unsafe {
         let leader = task.object::<{ fact::TASK_GROUP_LEADER }>();
@@ -85,7 +101,7 @@ pub unsafe fn fill(record: &mut TaskRecord, task: Typed) {
         record.cap_permitted = cred.u64::<{ fact::CRED_CAP_PERMITTED }>();
         record.cap_effective = cred.u64::<{ fact::CRED_CAP_EFFECTIVE }>();
 
-        record.cgroup_id = cgroup_id(task);
+        record.cgroup_id = cgroup_id_of(task);
         record.mnt_ns = task
             .object::<{ fact::TASK_NSPROXY }>()
             .object::<{ fact::NSPROXY_MNT_NS }>()
@@ -106,7 +122,13 @@ pub unsafe fn is_hosts(task: Typed) -> bool {
 /// Id of a task's cgroup v2 directory.
 #[inline(always)]
 pub unsafe fn cgroup_id(task: Typed) -> u64 {
-    // SAFETY: typed loads.
+    // SAFETY: reads a task.
+    unsafe { if typed_tasks() { cgroup_id_of(task) } else { cgroup_id_of(task.raw()) } }
+}
+
+#[inline(always)]
+unsafe fn cgroup_id_of<T: Object>(task: T) -> u64 {
+    // SAFETY: reads a task.
     unsafe {
         task.object::<{ fact::TASK_CGROUPS }>()
             .object::<{ fact::CSS_SET_DFL_CGRP }>()
@@ -117,7 +139,7 @@ pub unsafe fn cgroup_id(task: Typed) -> u64 {
 
 /// Ids in the task's own pid namespace.
 #[inline(always)]
-unsafe fn own_namespace(record: &mut TaskRecord, task: Typed, signal: Typed, group: Typed) {
+unsafe fn own_namespace<T: Object>(record: &mut TaskRecord, task: T, signal: T, group: T) {
     // SAFETY: typed loads, and reads by helper where the level is not a constant.
     unsafe {
         let pid = task.object::<{ fact::TASK_THREAD_PID }>();
@@ -167,7 +189,7 @@ unsafe fn own_namespace(record: &mut TaskRecord, task: Typed, signal: Typed, gro
 
 /// The number of a pid in the namespace below the initial one.
 #[inline(always)]
-unsafe fn second(pid: Typed) -> Typed {
+unsafe fn second<T: Object>(pid: T) -> T {
     // SAFETY: adds constants; the pid has that many levels.
     unsafe { pid.embedded::<{ fact::PID_NUMBERS }>().embedded::<{ fact::UPID_SIZE }>() }
 }
@@ -175,6 +197,12 @@ unsafe fn second(pid: Typed) -> Typed {
 /// Thread id of another task in its own pid namespace.
 #[inline(always)]
 pub unsafe fn own_tid(task: Typed) -> u32 {
+    // SAFETY: reads a task.
+    unsafe { if typed_tasks() { own_tid_of(task) } else { own_tid_of(task.raw()) } }
+}
+
+#[inline(always)]
+unsafe fn own_tid_of<T: Object>(task: T) -> u32 {
     // SAFETY: as above.
     unsafe {
         let pid = task.object::<{ fact::TASK_THREAD_PID }>();

@@ -52,7 +52,7 @@ pub(super) struct Btf {
     strings_length: usize,
     /// Where a module's strings are, whose offsets go on where the kernel's end.
     module_strings: Option<usize>,
-    /// Structures and unions, functions and typedefs, by name.
+    /// Structures, functions, typedefs and enumerations, by name.
     named: HashMap<(u8, Vec<u8>), u32>,
 }
 
@@ -119,7 +119,7 @@ impl Btf {
                 kind::PTR | 7..=kind::FUNC | 16 | kind::TYPE_TAG => 0,
                 _ => return Err(BtfError::UnknownKind { kind, id }),
             };
-            if matches!(kind, kind::STRUCT | kind::FUNC | kind::TYPEDEF) {
+            if matches!(kind, kind::STRUCT | kind::FUNC | kind::TYPEDEF | kind::ENUM) {
                 let name = btf.string(word(&btf.data, offset)?)?;
                 if !name.is_empty() {
                     let name = name.to_vec();
@@ -143,6 +143,22 @@ impl Btf {
     /// Type id of a function.
     pub(super) fn function(&self, name: &str) -> Option<u32> {
         self.named.get(&(kind::FUNC, name.as_bytes().to_vec())).copied()
+    }
+
+    /// Whether programs may call a helper: its name in `enum bpf_func_id` without `BPF_FUNC_`.
+    pub(super) fn has_helper(&self, name: &str) -> bool {
+        self.has_enumerator("bpf_func_id", &format!("BPF_FUNC_{name}"))
+    }
+
+    fn has_enumerator(&self, enumeration: &str, name: &str) -> bool {
+        let find = || {
+            let id = *self.named.get(&(kind::ENUM, enumeration.as_bytes().to_vec()))?;
+            let entry = *self.types.get(id as usize)?;
+            let (_, count) = split(word(&self.data, entry + 4).ok()?);
+            let mut names = (0..count).map_while(|nth| word(&self.data, entry + 12 + 8 * nth).ok());
+            names.find(|offset| self.string(*offset).is_ok_and(|found| found == name.as_bytes()))
+        };
+        find().is_some()
     }
 
     /// Size of a structure in bytes.
@@ -265,12 +281,13 @@ fn word(data: &[u8], offset: usize) -> Result<u32, BtfError> {
 mod tests {
     use super::*;
 
-    /// `struct s { int a; struct { int b; int c; }; }` with ids 1 (int), 2 (anonymous), 3 (s).
+    /// `struct s { int a; struct { int b; int c; }; }` with ids 1 (int), 2 (anonymous), 3 (s); 4 is `enum c { a }`.
     fn sample() -> Vec<u8> {
         let strings = b"\0int\0s\0a\0b\0c\0";
         let mut types: Vec<u32> = vec![1, 1 << 24, 4, 32];
         types.extend([0, 4 << 24 | 2, 8, 9, 1, 0, 11, 1, 32]);
         types.extend([5, 4 << 24 | 2, 12, 7, 1, 0, 0, 2, 32]);
+        types.extend([11, 6 << 24 | 1, 4, 7, 0]);
         let types: Vec<u8> = types.into_iter().flat_map(u32::to_ne_bytes).collect();
         let mut data = 0xeb9f_u16.to_ne_bytes().to_vec();
         data.extend([1, 0]);
@@ -293,7 +310,7 @@ mod tests {
         assert_eq!((btf.structure("s"), btf.size("s")), (Some(3), Some(12)));
     }
 
-    /// `struct m { char x[4]; struct s y; }` of a module on top of the sample: its type 4, its strings from 13 on.
+    /// `struct m { char x[4]; struct s y; }` of a module on top of the sample: its type 5, its strings from 13 on.
     fn module() -> Vec<u8> {
         let strings = b"m\0x\0y\0";
         let types: Vec<u32> = vec![13, 4 << 24 | 2, 16, 15, 1, 0, 17, 3, 32];
@@ -312,7 +329,7 @@ mod tests {
     fn a_module_goes_on_where_the_kernel_ends() {
         let mut btf = Btf::parse(sample()).unwrap();
         btf.add_module(module()).unwrap();
-        assert_eq!((btf.structure("m"), btf.size("m")), (Some(4), Some(16)));
+        assert_eq!((btf.structure("m"), btf.size("m")), (Some(5), Some(16)));
         assert_eq!((btf.offset("m.y"), btf.offset("m.y.c"), btf.offset("s.c")), (Some(4), Some(12), Some(8)));
         assert_eq!(btf.add_module(module()), Err(BtfError::Magic));
         for length in 0..module().len() {
@@ -320,6 +337,13 @@ mod tests {
             let _ = btf.add_module(module()[..length].to_vec());
             btf.offset("m.y.c");
         }
+    }
+
+    #[test]
+    fn enumerators_are_found() {
+        let btf = Btf::parse(sample()).unwrap();
+        assert!(btf.has_enumerator("c", "a"));
+        assert!(!btf.has_enumerator("c", "b") && !btf.has_enumerator("s", "a"));
     }
 
     #[test]
@@ -333,7 +357,7 @@ mod tests {
             for value in [0, 0x7f, 0xff] {
                 let mut bad = whole.clone();
                 bad[index] = value;
-                let _ = Btf::parse(bad).map(|btf| btf.offset("s.c"));
+                let _ = Btf::parse(bad).map(|btf| (btf.offset("s.c"), btf.has_enumerator("c", "a")));
             }
         }
     }

@@ -5,6 +5,7 @@ mod arch;
 mod btf;
 mod gaps;
 mod limits;
+mod overlay;
 mod policy;
 mod relocate;
 mod ring;
@@ -94,12 +95,12 @@ pub enum SensorError {
     Relocate(#[from] RelocateError),
     /// The kernel refuses the object.
     #[error(
-        "the kernel refuses Purser's eBPF maps: {0}. Check that it has CONFIG_BPF_SYSCALL and is 5.15 or newer, and that no lockdown or seccomp filter blocks bpf(2)"
+        "the kernel refuses Purser's eBPF maps: {0}. Check that it has CONFIG_BPF_SYSCALL and is 5.10 or newer, and that no lockdown or seccomp filter blocks bpf(2)"
     )]
     Object(#[from] Box<EbpfError>),
     /// The kernel refuses a program that cannot be done without.
     #[error(
-        "the kernel refuses hook {hook}: {reason}. Check that it is 5.15 or newer and that no lockdown or seccomp filter blocks bpf(2)"
+        "the kernel refuses hook {hook}: {reason}. Check that it is 5.10 or newer and that no lockdown or seccomp filter blocks bpf(2)"
     )]
     Hook {
         /// Which.
@@ -224,6 +225,8 @@ const SCRATCH_MAPS: &[&str] =
     &["EXEC", "OPEN", "CONNECT", "CALL", "CGROUP", "FORK", "EXIT", "IO_URING_OPEN", "IO_URING_CONNECT"];
 
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/purser-bpf.o"));
+/// The same programs for kernels before 5.11, which read everything by helper.
+static UNTYPED_OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/purser-bpf-untyped.o"));
 
 impl Sensor {
     /// Loads the programs and attaches those that `policy` needs.
@@ -238,13 +241,14 @@ impl Sensor {
         let no_btf = |error| SensorError::NoBtf { path: config.btf.clone(), error };
         let bytes = fs::read(&config.btf).map_err(no_btf)?;
         let mut types = btf::Btf::parse(bytes)?;
-        // A module with most distributions. Where it is neither there nor built in, no file is on an overlay yet.
+        // A module with most distributions; one that is loaded later is known by the kernel's release.
         if let Ok(overlay) = fs::read(config.btf.with_file_name("overlay")) {
             types.add_module(overlay)?;
         }
         let abilities = Abilities { typed_loads: config.typed_loads, compat: takes_compat_calls() };
         let facts = relocate::Facts::resolve(&types, &arch::MACHINE, abilities)?;
-        let mut object = OBJECT.to_vec();
+        let typed_tasks = types.has_helper("get_current_task_btf");
+        let mut object = if typed_tasks { OBJECT } else { UNTYPED_OBJECT }.to_vec();
         facts.apply(&mut object)?;
         let calls = EventType::call_table(arch::MACHINE.native, arch::MACHINE.compat.filter(|_| abilities.compat));
         let kernel_types = aya::Btf::parse_file(&config.btf, aya::Endianness::default())

@@ -2,10 +2,10 @@
 //! BTF and writes it into the instructions that ask for it. The counterpart of `object.rs` of the
 //! programs; it knows nothing of what the facts are used for.
 
-use agent_common::{Fact, Immediate, KERNEL_FACTS};
+use agent_common::{Fact, Immediate, KERNEL_FACTS, fact};
 use object::{Object as _, ObjectSection as _, SectionKind};
 
-use super::{arch::Machine, btf::Btf};
+use super::{arch::Machine, btf::Btf, overlay};
 
 /// Why the object cannot be fitted.
 #[derive(Debug, thiserror::Error)]
@@ -45,8 +45,12 @@ const RDONLY_CAST: u32 = 0x7f00_0001;
 
 /// eBPF instruction codes (`Documentation/bpf/standardization/instruction-set.rst`).
 const ADD64_IMM: u8 = 0x07;
+const SUB64_IMM: u8 = 0x17;
 const MOV64_IMM: u8 = 0xb7;
 const CALL: u8 = 0x85;
+const ATOMIC64: u8 = 0xdb;
+/// The immediate of an atomic add that gives the old value.
+const FETCH_ADD: u32 = 0x01;
 /// Source register of a call by BTF id.
 const PSEUDO_KFUNC_CALL: u8 = 2;
 
@@ -54,20 +58,26 @@ impl Facts {
     /// Finds every fact.
     pub(super) fn resolve(btf: &Btf, machine: &Machine, abilities: Abilities) -> Result<Self, RelocateError> {
         let rdonly_cast = btf.function("bpf_rdonly_cast").filter(|_| abilities.typed_loads);
+        let helper = |name: &str| btf.has_helper(name).then_some(1);
+        let inode_size = required("inode", btf.size("inode"))?;
+        let layouts =
+            btf.structure("ovl_inode").is_none().then(|| overlay::Layouts { release: overlay::release(), inode_size });
+        let offset = |path: &str| btf.offset(path).or_else(|| layouts.as_ref().and_then(|known| known.offset(path)));
         let mut values = Vec::with_capacity(KERNEL_FACTS.len());
         for (_, fact) in KERNEL_FACTS {
             let value = match *fact {
                 Fact::Offset(paths) => Some(required(paths[0], paths.iter().find_map(|path| btf.offset(path)))?),
-                Fact::OptionalOffset(paths) => paths.iter().find_map(|path| btf.offset(path)),
-                Fact::Distance(to, from) => {
-                    btf.offset(to).zip(btf.offset(from)).and_then(|(to, from)| to.checked_sub(from))
-                }
+                Fact::OptionalOffset(paths) => paths.iter().find_map(|path| offset(path)),
+                Fact::Distance(to, from) => offset(to).zip(offset(from)).and_then(|(to, from)| to.checked_sub(from)),
                 Fact::TypeId(name) => btf.structure(name).map(u64::from),
                 Fact::Size(name) => Some(required(name, btf.size(name))?),
                 Fact::Register(name) => {
                     let (path, past) = required(name, machine.register(name))?;
                     Some(required(path, btf.offset(path))? + past)
                 }
+                Fact::Helper(name) => helper(name),
+                // Of the same release, 5.12, and easier to see.
+                Fact::Probe("atomic_fetch") => helper("check_mtu"),
                 Fact::Probe("typed_loads") => rdonly_cast.map(|_| 1),
                 Fact::Probe("compat") => (abilities.compat && machine.compat.is_some()).then_some(1),
                 Fact::Probe("complete_has_cqe") => {
@@ -104,6 +114,10 @@ impl Facts {
         Ok(written)
     }
 
+    fn has(&self, fact: u32) -> bool {
+        self.values.get(fact as usize).is_some_and(Option::is_some)
+    }
+
     fn patch(&self, instruction: &mut [u8]) -> Result<bool, RelocateError> {
         let [code, registers, _, _, a, b, c, d] = *instruction else { return Ok(false) };
         let immediate = u32::from_le_bytes([a, b, c, d]);
@@ -114,12 +128,17 @@ impl Facts {
             instruction[4..8].copy_from_slice(&id.to_le_bytes());
             return Ok(true);
         }
-        if !matches!(code, ADD64_IMM | MOV64_IMM) || registers >> 4 != 0 {
-            return Ok(false);
+        if code == ATOMIC64 && immediate == FETCH_ADD && !self.has(fact::ATOMIC_FETCH) {
+            // Never reached there, but the verifier refuses what it does not know wherever it stands.
+            instruction[4..8].fill(0);
+            return Ok(true);
         }
         let kind = immediate & 0xffff_0000;
         let index = immediate & 0xffff;
         let find = || self.values.get(index as usize).copied().ok_or(RelocateError::UnknownFact(index));
+        if !matches!(code, ADD64_IMM | SUB64_IMM | MOV64_IMM) || registers >> 4 != 0 {
+            return Ok(false);
+        }
         let value = match kind {
             _ if kind == Immediate::Value as u32 => find()?.unwrap_or(0),
             _ if kind == Immediate::Have as u32 => u32::from(find()?.is_some()),
@@ -136,7 +155,7 @@ fn required<T>(name: &str, value: Option<T>) -> Result<T, RelocateError> {
 
 #[cfg(test)]
 mod tests {
-    use agent_common::{fact, immediate};
+    use agent_common::immediate;
 
     use super::*;
 
@@ -154,6 +173,7 @@ mod tests {
     #[test]
     fn an_instruction_gets_its_fact() {
         let cases = [
+            (instruction(SUB64_IMM, 3, immediate(Immediate::Value, fact::TASK_TGID) as u32), Some(1268)),
             (instruction(ADD64_IMM, 3, immediate(Immediate::Value, fact::TASK_TGID) as u32), Some(1268)),
             (instruction(MOV64_IMM, 3, immediate(Immediate::Have, fact::TASK_TGID) as u32), Some(1)),
             (instruction(MOV64_IMM, 3, immediate(Immediate::Have, fact::ID_FILE) as u32), Some(0)),
@@ -177,6 +197,17 @@ mod tests {
         assert_eq!(bytes, instruction(CALL, 0x20, 77));
         let mut bytes = instruction(CALL, 0, RDONLY_CAST);
         assert!(!Facts { rdonly_cast: None, ..facts() }.patch(&mut bytes).unwrap());
+    }
+
+    #[test]
+    fn an_atomic_add_fetches_only_where_the_kernel_can() {
+        let mut bytes = instruction(ATOMIC64, 0x21, FETCH_ADD);
+        assert!(facts().patch(&mut bytes).unwrap());
+        assert_eq!(bytes, instruction(ATOMIC64, 0x21, 0));
+        let mut able = facts();
+        able.values[fact::ATOMIC_FETCH as usize] = Some(1);
+        let mut bytes = instruction(ATOMIC64, 0x21, FETCH_ADD);
+        assert!(!able.patch(&mut bytes).unwrap());
     }
 
     #[test]
