@@ -184,6 +184,11 @@ facts! {
     IO_KIOCB_FILE = OptionalOffset(&["io_kiocb.file"]);
     IO_KIOCB_FLAGS = OptionalOffset(&["io_kiocb.flags"]);
     IO_KIOCB_CTX = OptionalOffset(&["io_kiocb.ctx"]);
+    IO_KIOCB_ASYNC_DATA = OptionalOffset(&["io_kiocb.async_data"]);
+    IO_KIOCB_FD = OptionalOffset(&["io_kiocb.cqe.fd"]);
+    IO_ASYNC_ADDR = OptionalOffset(&["io_async_msghdr.addr"]);
+    IO_ASYNC_NAME = OptionalOffset(&["io_async_msghdr.msg.msg_name"]);
+    IO_ASYNC_NAME_LEN = OptionalOffset(&["io_async_msghdr.msg.msg_namelen"]);
     IO_CQE_RES = OptionalOffset(&["io_uring_cqe.res"]);
     IO_OPEN_DFD = OptionalOffset(&["io_open.dfd"]);
     IO_OPEN_FILE_SLOT = OptionalOffset(&["io_open.file_slot"]);

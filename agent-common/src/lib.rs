@@ -12,6 +12,7 @@ mod kernel;
 mod loss;
 mod policy;
 mod record;
+mod ring;
 
 pub use call::{Parameter, Reads, ReadsTable};
 pub use event::{Arch, EventGroup, EventType};
@@ -23,6 +24,7 @@ pub use record::{
     ForkRecord, Header, InetAddress, OpenFlags, OpenRecord, OverlayRecord, PathFlags, PathRecord, RECORD_VERSION,
     SocketFlags, SocketRecord, TaskRecord,
 };
+pub use ring::{RING_OPCODES, RING_OPERATIONS, RING_ROW, RingAddress, RingOperation, RingReads, RingTable, Word};
 
 /// Names of the kernel facts, for use as const generic arguments in the programs.
 pub use kernel::fact;

@@ -404,6 +404,8 @@ impl CallFlags {
     pub const DIRECTORY: u32 = 1 << 2;
     /// By the 32-bit numbering.
     pub const COMPAT: u32 = 1 << 4;
+    /// By an operation of `io_uring`: texts and addresses are the kernel's own copies.
+    pub const IO_URING: u32 = 1 << 5;
 }
 
 /// Section: path.

@@ -4,11 +4,11 @@
 use agent_common::{
     CallFlags, CallRecord, FillLimit, KernelPolicy, Loss, PathRecord, PolicyFlags, Reads, fact, limits,
 };
-use aya_ebpf::helpers::generated::{bpf_probe_read_user, bpf_probe_read_user_str};
+use aya_ebpf::helpers::generated::{bpf_probe_read_kernel_str, bpf_probe_read_user, bpf_probe_read_user_str};
 
 use crate::{
     file,
-    maps::{self, CALL_ROOM},
+    maps::{self, CALL_ROOM, Pending},
     object::{Object, Raw, Typed, around, typed_loads},
     open,
     output::{self, Sections, Urgency, lost},
@@ -66,6 +66,94 @@ pub unsafe fn on_exit(code: u16, call: Call, packed: u16, result: i64, current: 
     }
 }
 
+/// What an operation of a ring asked for, in place of registers and of the caller's memory.
+pub struct Kept {
+    /// Words and the first name, or the address.
+    pub pending: *mut Pending,
+    /// Where the second name is kept.
+    pub second: u64,
+    pub result: i64,
+}
+
+/// At the end of an operation of a ring that is the plain call of an event code. `file` finds the file that the operation
+/// is about, or that it made.
+#[inline(always)]
+pub unsafe fn on_ring(
+    code: u16,
+    kept: Kept,
+    policy: &KernelPolicy,
+    current: Typed,
+    file: impl FnOnce(&Pending) -> *const u8,
+) {
+    // SAFETY: reads the current task's call, files and memory, and what was kept.
+    unsafe {
+        let reads = &*(&raw const maps::READS).cast::<Reads>().add(usize::from(code & 0xff));
+        let Some(scratch) = output::take(&maps::IO_URING_CALL) else { return };
+        let sections = Sections::new(scratch);
+        let record = &mut scratch.record;
+        set(&raw mut record.flags, CallFlags::IO_URING);
+        record.result = kept.result;
+        let pending = kept.pending;
+        clear(record);
+        put::<0>(record, (*pending).arguments[0]);
+        put::<1>(record, (*pending).arguments[1]);
+        put::<2>(record, (*pending).arguments[2]);
+        put::<3>(record, (*pending).arguments[3]);
+        put::<4>(record, (*pending).arguments[4]);
+        put::<5>(record, 0);
+        names(record, reads);
+        // A received message's address is only in the caller's memory.
+        if reads.texts[0] == 0 {
+            let asked = argument(record, ADDRESS as u8 + 1);
+            if (*pending).length == 0 && asked != 0 {
+                let mut length = output::opaque(argument(record, LENGTH as u8 + 1) as usize);
+                if length > SOCKADDR_SIZE {
+                    length = SOCKADDR_SIZE;
+                }
+                let to = (&raw mut (*pending).bytes).cast();
+                if bpf_probe_read_user(to, length as u32, asked as *const _) == 0 {
+                    (*pending).length = length as u64;
+                }
+            }
+            let length = (*pending).length;
+            put::<ADDRESS>(record, if length == 0 { 0 } else { (&raw const (*pending).bytes) as u64 });
+            put::<LENGTH>(record, length);
+        }
+        if policy.flags & PolicyFlags::PLAIN_MESSAGES == 0
+            && is_message(reads)
+            && argument(record, ADDRESS as u8 + 1) == 0
+        {
+            scratch.busy = 0;
+            return;
+        }
+        output::begin_code(&mut record.header, code, policy);
+        task::fill(&mut record.task, current);
+        set(&raw mut record.text_lengths[0], 0);
+        set(&raw mut record.text_lengths[1], 0);
+        set(&raw mut record.text_lengths[2], 0);
+        if reads.texts[0] != 0 {
+            copy::<0, false>(record, sections, reads, (&raw const (*pending).bytes) as u64);
+        }
+        if reads.texts[1] != 0
+            && let Some(second) = maps::PENDING.get_ptr(kept.second)
+        {
+            copy::<1, false>(record, sections, reads, (&raw const (*second).bytes) as u64);
+        }
+        data(record, sections, reads, policy);
+        directories::<Typed>(record, sections, reads, current);
+        (&raw mut record.fd).write_volatile(-1);
+        // VERIFIER: by way of memory, so that the ways to find it are forgotten.
+        put::<{ PLACES + 4 }>(record, if reads.descriptor == 0 { 0 } else { file(&*pending) as u64 });
+        let file = argument(record, PLACES as u8 + 5) as *const u8;
+        put::<{ PLACES + 4 }>(record, 0);
+        objects::<Typed, false>(record, sections, reads, Typed::at::<{ fact::ID_FILE }>(file), current);
+        output::send::<_, _, CALL_ROOM>(scratch, Urgency::Soon);
+    }
+}
+
+/// `sizeof(struct __kernel_sockaddr_storage)`
+const SOCKADDR_SIZE: usize = 128;
+
 #[inline(always)]
 unsafe fn arguments(record: &mut CallRecord, call: Call) {
     // SAFETY: reads saved registers.
@@ -76,6 +164,15 @@ unsafe fn arguments(record: &mut CallRecord, call: Call) {
         put::<3>(record, call.argument3());
         put::<4>(record, call.argument4());
         put::<5>(record, call.argument5());
+        clear(record);
+    }
+}
+
+/// Forgets what an earlier call left behind the arguments.
+#[inline(always)]
+unsafe fn clear(record: &mut CallRecord) {
+    // SAFETY: fields of a record in a map.
+    unsafe {
         put::<ADDRESS>(record, 0);
         put::<LENGTH>(record, 0);
         put::<BUFFER>(record, 0);
@@ -142,10 +239,33 @@ unsafe fn has(record: &CallRecord, flag: u32) -> bool {
 unsafe fn fill<K: Object>(record: &mut CallRecord, sections: Sections, reads: &Reads, current: Typed) {
     // SAFETY: reads the current task's files.
     unsafe {
+        directories::<K>(record, sections, reads, current);
+        let file = descriptor::<K>(record, reads, current);
+        objects::<K, true>(record, sections, reads, file, current);
+    }
+}
+
+#[inline(always)]
+unsafe fn directories<K: Object>(record: &mut CallRecord, sections: Sections, reads: &Reads, current: Typed) {
+    // SAFETY: reads the current task's files.
+    unsafe {
         sections.set_landmark(0, 0);
         directory::<K, 0>(record, sections, reads, current);
         directory::<K, 1>(record, sections, reads, current);
-        let file = descriptor::<K>(record, reads, current);
+    }
+}
+
+/// `USER`: the address that was asked for is in the caller's memory.
+#[inline(always)]
+unsafe fn objects<K: Object, const USER: bool>(
+    record: &mut CallRecord,
+    sections: Sections,
+    reads: &Reads,
+    file: K,
+    current: Typed,
+) {
+    // SAFETY: reads an open file.
+    unsafe {
         if !file.is_null() {
             flag(record, CallFlags::FILE);
             if socket::is_socket(file) {
@@ -168,7 +288,7 @@ unsafe fn fill<K: Object>(record: &mut CallRecord, sections: Sections, reads: &R
         let asked = Asked {
             address: argument(record, ADDRESS as u8 + 1) as *const u8,
             length: argument(record, LENGTH as u8 + 1),
-            user_memory: true,
+            user_memory: USER,
         };
         let by_socket = asked.address.is_null() || asked.length == 0;
         socket::fill::<K, CALL_ROOM>(&mut record.socket, sections, file, asked, by_socket);
@@ -186,11 +306,29 @@ unsafe fn text<const NTH: usize>(record: &mut CallRecord, sections: Sections, re
             return;
         }
         let from = argument(record, reads.texts[NTH]);
-        if from == 0 {
-            return;
+        if from != 0 {
+            copy::<NTH, true>(record, sections, reads, from);
         }
+    }
+}
+
+/// The same, from anywhere: `USER` says whose memory it is.
+#[inline(always)]
+unsafe fn copy<const NTH: usize, const USER: bool>(
+    record: &mut CallRecord,
+    sections: Sections,
+    reads: &Reads,
+    from: u64,
+) {
+    let length = &raw mut record.text_lengths[NTH];
+    // SAFETY: the helper checks the address; `end` guarantees the room.
+    unsafe {
         let to = sections.end::<CALL_ROOM>();
-        let written = bpf_probe_read_user_str(to.cast(), limits::PATH_MAX as u32, from as *const _);
+        let written = if USER {
+            bpf_probe_read_user_str(to.cast(), limits::PATH_MAX as u32, from as *const _)
+        } else {
+            bpf_probe_read_kernel_str(to.cast(), limits::PATH_MAX as u32, from as *const _)
+        };
         if written <= 0 {
             lost(Loss::NameUnreadable);
             return;

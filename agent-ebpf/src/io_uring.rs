@@ -1,13 +1,14 @@
-//! Opens and connects by `io_uring`, which pass no system call's exit: what was asked for is kept at
-//! submission (a name from the kernel's copy, an address from the caller's) and reported with the result at completion.
+//! Operations of `io_uring`, which pass no system call's exit: what was asked for is kept at submission and reported with
+//! the result at completion. Opens and connects have records of their own; all others are plain calls, by a row of a table.
 
-use agent_common::{EventType, FillLimit, KernelPolicy, Loss, fact, limits};
+use agent_common::{EventType, FillLimit, KernelPolicy, Loss, RING_OPCODES, RingReads, fact, limits};
 use aya_ebpf::{
-    helpers::generated::{bpf_probe_read_kernel_str, bpf_probe_read_user},
+    helpers::generated::{bpf_probe_read_kernel, bpf_probe_read_kernel_str, bpf_probe_read_user},
     programs::BtfTracePointContext,
 };
 
 use crate::{
+    call::{self, Kept},
     connect,
     maps::{self, OPEN_ROOM, Pending, SMALL_ROOM},
     object::{Object, Raw, Typed, have, typed_loads},
@@ -21,6 +22,8 @@ use crate::{
 const OP_CONNECT: u8 = 16;
 const OP_OPENAT: u8 = 18;
 const OP_OPENAT2: u8 = 28;
+/// `REQ_F_FIXED_FILE`: the descriptor is a slot of the ring.
+const FIXED_FILE: u64 = 1;
 /// `REQ_F_CQE_SKIP` (`include/linux/io_uring_types.h`): success posts no completion.
 const SILENT_SUCCESS: u64 = 1 << 6;
 /// `IORING_FILE_INDEX_ALLOC`
@@ -45,7 +48,8 @@ pub unsafe fn on_submit(ctx: &BtfTracePointContext) {
     // SAFETY: the argument is that of the tracepoint.
     unsafe {
         let request = Typed::read_only::<{ fact::ID_IO_KIOCB }>(ctx.arg(0));
-        let Some(event) = event_of(request.u8::<{ fact::IO_KIOCB_OPCODE }>()) else { return };
+        let opcode = request.u8::<{ fact::IO_KIOCB_OPCODE }>();
+        let Some(event) = event_of(opcode) else { return on_submit_call(request, opcode) };
         let current = Typed::current();
         if task::is_agent(current) {
             return;
@@ -84,7 +88,7 @@ pub unsafe fn on_submit(ctx: &BtfTracePointContext) {
             lost(Loss::IoUringNameForgotten);
         }
         // Nothing will be heard of its success, so it is reported as one now, without a file. A failure follows by itself.
-        if have::<{ fact::IO_KIOCB_FLAGS }>() && request.u64::<{ fact::IO_KIOCB_FLAGS }>() & SILENT_SUCCESS != 0 {
+        if flags(request) & SILENT_SUCCESS != 0 {
             report(event, request, 0, core::ptr::null(), policy, current);
         }
     }
@@ -104,21 +108,19 @@ pub unsafe fn on_complete(ctx: &BtfTracePointContext) {
             return;
         }
         let request = Typed::at::<{ fact::ID_IO_KIOCB }>(request);
-        let Some(event) = event_of(request.u8::<{ fact::IO_KIOCB_OPCODE }>()) else { return };
+        let opcode = request.u8::<{ fact::IO_KIOCB_OPCODE }>();
+        let result = result(ctx);
+        let Some(event) = event_of(opcode) else { return on_complete_call(request, opcode, result) };
         let current = Typed::current();
         if task::is_agent(current) {
             return;
         }
         let Some(policy) = output::wanted(event) else { return };
-        let result = if have::<{ fact::COMPLETE_HAS_CQE }>() {
-            i64::from(Typed::argument(ctx.arg(2)).u32::<{ fact::IO_CQE_RES }>() as i32)
-        } else {
-            i64::from(ctx.arg::<i32>(3))
-        };
         let file = if matches!(event, EventType::IoUringConnect) {
             request.object::<{ fact::IO_KIOCB_FILE }>().address()
         } else if result >= 0 {
-            opened(request, result as u32, current)
+            let slot = request.embedded::<{ fact::IO_KIOCB_CMD }>().u32::<{ fact::IO_OPEN_FILE_SLOT }>();
+            opened(request, slot, result as u32, current)
         } else {
             core::ptr::null()
         };
@@ -127,12 +129,206 @@ pub unsafe fn on_complete(ctx: &BtfTracePointContext) {
     }
 }
 
-/// The file that an open gave: by descriptor, or in the ring's own table.
 #[inline(always)]
-unsafe fn opened(request: Typed, result: u32, current: Typed) -> *const u8 {
+unsafe fn result(ctx: &BtfTracePointContext) -> i64 {
+    // SAFETY: the arguments are those of the tracepoint.
+    unsafe {
+        if have::<{ fact::COMPLETE_HAS_CQE }>() {
+            i64::from(Typed::argument(ctx.arg(2)).u32::<{ fact::IO_CQE_RES }>() as i32)
+        } else {
+            i64::from(ctx.arg::<i32>(3))
+        }
+    }
+}
+
+/// `req->flags`, where the kernel has them in one word.
+#[inline(always)]
+unsafe fn flags(request: Typed) -> u64 {
+    // SAFETY: reads a request.
+    if have::<{ fact::IO_KIOCB_FLAGS }>() { unsafe { request.u64::<{ fact::IO_KIOCB_FLAGS }>() } } else { 0 }
+}
+
+/// What is read of an operation that is a plain call, if the policy lets the call through.
+#[inline(always)]
+unsafe fn reads_of(opcode: u8, current: Typed) -> Option<(&'static RingReads, &'static KernelPolicy)> {
+    if usize::from(opcode) >= RING_OPCODES {
+        return None;
+    }
+    // The compiler knows the table as it is before the loader writes it, and must not read that.
+    let table = output::opaque(&raw const maps::RING as usize) as *const RingReads;
+    // SAFETY: the index is within the table.
+    let reads = unsafe { &*table.add(output::opaque(opcode as usize) & (RING_OPCODES - 1)) };
+    if reads.event == 0 {
+        return None;
+    }
+    let policy = output::policy()?;
+    let code = u16::from(reads.event);
+    // SAFETY: reads the current task.
+    let left_out =
+        unsafe { task::is_agent(current) || (policy.not_host.contains_code(code) && task::is_hosts(current)) };
+    if left_out || !policy.events.contains_code(code) { None } else { Some((reads, policy)) }
+}
+
+/// A word of the request's own structure.
+#[inline(always)]
+unsafe fn word(command: *const u8, offset: u8, size: usize) -> u64 {
+    let mut word = 0u64;
+    let mut size = output::opaque(size);
+    if size > 8 {
+        size = 8;
+    }
+    // SAFETY: the helper checks the address; the size is that of the word at most.
+    unsafe {
+        bpf_probe_read_kernel((&raw mut word).cast(), size as u32, command.wrapping_add(offset as usize).cast());
+    }
+    word
+}
+
+#[inline(always)]
+unsafe fn on_submit_call(request: Typed, opcode: u8) {
+    // SAFETY: reads a request and the current task.
+    unsafe {
+        let current = Typed::current();
+        let Some((reads, policy)) = reads_of(opcode, current) else { return };
+        let Some(pending) = maps::PENDING_SCRATCH.get_ptr_mut(0) else { return };
+        let pending = &mut *pending;
+        let command = request.embedded::<{ fact::IO_KIOCB_CMD }>().address();
+        let flags = flags(request);
+        // VERIFIER: a loop, and words go to memory at once, so that there is one round to verify.
+        let mut nth = output::opaque(0);
+        while nth < reads.arguments.len() {
+            let offset = (&raw const reads.arguments).cast::<u8>().add(nth).read_volatile();
+            let value = if offset == RingReads::DESCRIPTOR {
+                let fixed = flags & FIXED_FILE != 0;
+                if fixed { u64::MAX } else { i64::from(request.u32::<{ fact::IO_KIOCB_FD }>() as i32) as u64 }
+            } else {
+                let size = (&raw const reads.sizes).cast::<u8>().add(nth).read_volatile();
+                word(command, offset, usize::from(size))
+            };
+            (&raw mut pending.arguments).cast::<u64>().add(nth).write_volatile(value);
+            nth = output::opaque(nth + 1);
+        }
+        pending.slot = if reads.slot == 0 { 0 } else { word(command, reads.slot, 4) };
+        pending.length = 0;
+        let key = request.address() as u64;
+        if reads.names[1] != 0 {
+            name_of(pending, word(command, reads.names[1], 8));
+            keep(key.wrapping_add(1), pending);
+        }
+        if reads.names[0] != 0 {
+            name_of(pending, word(command, reads.names[0], 8));
+        } else if reads.address != 0 {
+            address_of(pending, reads, request, command);
+        }
+        keep(key, pending);
+        // As for opens.
+        if flags & SILENT_SUCCESS != 0 {
+            report_call(reads, request, 0, true, policy, current);
+        }
+    }
+}
+
+#[inline(always)]
+unsafe fn keep(key: u64, pending: &Pending) {
+    if maps::PENDING.insert(key, pending, 0).is_err() {
+        lost(Loss::IoUringNameForgotten);
+    }
+}
+
+/// Copies the name of a `struct filename`.
+#[inline(always)]
+unsafe fn name_of(pending: &mut Pending, filename: u64) {
+    // SAFETY: the helper checks addresses.
+    unsafe {
+        pending.length = 0;
+        pending.bytes[0] = 0;
+        let name = Raw::from(filename).u64::<{ fact::FILENAME_NAME }>();
+        let to = pending.bytes.as_mut_ptr().cast();
+        let written = bpf_probe_read_kernel_str(to, limits::PATH_MAX as u32, name as *const _);
+        if written > 1 {
+            pending.length = written as u64 - 1;
+        }
+    }
+}
+
+/// Copies the address that the kernel copied when it took the request.
+#[inline(always)]
+unsafe fn address_of(pending: &mut Pending, reads: &RingReads, request: Typed, command: *const u8) {
+    if !have::<{ fact::IO_KIOCB_ASYNC_DATA }>() || !have::<{ fact::IO_ASYNC_ADDR }>() {
+        return;
+    }
+    // SAFETY: the helper checks addresses.
+    unsafe {
+        let message = Raw::from(request.u64::<{ fact::IO_KIOCB_ASYNC_DATA }>());
+        if message.is_null() {
+            return;
+        }
+        let length = if reads.address == RingReads::PLAIN {
+            word(command, reads.length, 4)
+        } else if message.u64::<{ fact::IO_ASYNC_NAME }>() != 0 {
+            u64::from(message.u32::<{ fact::IO_ASYNC_NAME_LEN }>())
+        } else {
+            0
+        };
+        let mut length = output::opaque(length as usize);
+        if length > SOCKADDR_SIZE as usize {
+            length = SOCKADDR_SIZE as usize;
+        }
+        let from = message.embedded::<{ fact::IO_ASYNC_ADDR }>().address();
+        if bpf_probe_read_kernel(pending.bytes.as_mut_ptr().cast(), length as u32, from.cast()) == 0 {
+            pending.length = length as u64;
+        }
+    }
+}
+
+#[inline(always)]
+unsafe fn on_complete_call(request: Typed, opcode: u8, result: i64) {
+    // SAFETY: reads a request and the current task.
+    unsafe {
+        let current = Typed::current();
+        let Some((reads, policy)) = reads_of(opcode, current) else { return };
+        if result >= 0 || policy.failed.contains_code(u16::from(reads.event)) {
+            report_call(reads, request, result, false, policy, current);
+        }
+        let key = request.address() as u64;
+        let _ = maps::PENDING.remove(key);
+        if reads.names[1] != 0 {
+            let _ = maps::PENDING.remove(key.wrapping_add(1));
+        }
+    }
+}
+
+#[inline(always)]
+unsafe fn report_call(
+    reads: &RingReads,
+    request: Typed,
+    result: i64,
+    silent: bool,
+    policy: &KernelPolicy,
+    current: Typed,
+) {
     // SAFETY: reads a request, its ring and the current task.
     unsafe {
-        let slot = request.embedded::<{ fact::IO_KIOCB_CMD }>().u32::<{ fact::IO_OPEN_FILE_SLOT }>();
+        let key = request.address() as u64;
+        let Some(pending) = maps::PENDING.get_ptr_mut(key) else { return lost(Loss::IoUringNameForgotten) };
+        let kept = Kept { pending, second: key.wrapping_add(1), result };
+        call::on_ring(u16::from(reads.event), kept, policy, current, |pending| {
+            if reads.slot == 0 {
+                request.object::<{ fact::IO_KIOCB_FILE }>().address()
+            } else if result >= 0 && !silent {
+                opened(request, pending.slot as u32, result as u32, current)
+            } else {
+                core::ptr::null()
+            }
+        });
+    }
+}
+
+/// The file that a request made: by descriptor, or in the ring's own table.
+#[inline(always)]
+unsafe fn opened(request: Typed, slot: u32, result: u32, current: Typed) -> *const u8 {
+    // SAFETY: reads a request, its ring and the current task.
+    unsafe {
         if slot == 0 {
             return open::descriptor(current, u64::from(result));
         }
@@ -212,7 +408,7 @@ unsafe fn report(
             None => lost(Loss::IoUringNameForgotten),
         }
         let relative = record.name_length != 0 && *scratch.sections.as_ptr() != b'/';
-        open::fill::<Typed>(record, sections, result, file, relative, current);
+        open::fill::<Typed, false>(record, sections, result, file, relative, current);
         output::send::<_, _, OPEN_ROOM>(scratch, Urgency::Soon);
     }
 }

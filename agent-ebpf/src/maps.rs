@@ -6,7 +6,7 @@
 
 use agent_common::{
     CallRecord, CallTable, CgroupRecord, ConnectRecord, EventType, ExecRecord, ExitRecord, ForkRecord, KernelPolicy,
-    Loss, OpenRecord, Reads, ReadsTable, WANTED_CALLS, limits,
+    Loss, OpenRecord, RING_OPCODES, RING_ROW, Reads, ReadsTable, RingTable, WANTED_CALLS, limits,
 };
 use aya_ebpf::{
     bindings::bpf_map_type::{BPF_MAP_TYPE_ARRAY, BPF_MAP_TYPE_ARRAY_OF_MAPS},
@@ -109,14 +109,16 @@ pub struct Process {
     pub tgid: u64,
 }
 
-/// What an `io_uring` request asked for, by the request's address, until it completes. The least recently
-/// used is forgotten (and counted when it is missed), never refused.
+/// What an `io_uring` request asked for, by the request's address, until it completes; a second name by the address behind
+/// it. The least recently used is forgotten (and counted when it is missed), never refused.
 #[map]
 pub static PENDING: LruHashMap<u64, Pending> = LruHashMap::with_max_entries(512, 0);
 
-/// A name or a socket address.
+/// The words of a request, and a name or a socket address.
 #[repr(C)]
 pub struct Pending {
+    pub arguments: [u64; 5],
+    pub slot: u64,
     pub length: u64,
     pub bytes: [u8; limits::PATH_MAX],
 }
@@ -131,6 +133,10 @@ pub static CALLS: CallTable = [0; WANTED_CALLS];
 
 /// What is read at the exits of plain calls, by event code.
 pub static READS: ReadsTable = Reads::table();
+
+/// What is read of the operations of a ring, by their numbers; set by the loader, frozen.
+#[unsafe(no_mangle)]
+pub static RING: RingTable = [[0; RING_ROW]; RING_OPCODES];
 
 /// What `socketcall` calls.
 pub static SOCKETCALLS: [u16; 32] = EventType::socketcalls();
@@ -176,6 +182,7 @@ scratch! {
     /// For opens and connects by `io_uring`: their hooks can run while a system call's exit is traced.
     IO_URING_OPEN: OpenRecord, room OPEN_ROOM, write limits::PATH_MAX;
     IO_URING_CONNECT: ConnectRecord, room SMALL_ROOM, write NAME;
+    IO_URING_CALL: CallRecord, room CALL_ROOM, write limits::PATH_MAX;
 }
 
 const NAME: usize = limits::NAME_SIZE;

@@ -77,7 +77,7 @@ unsafe fn report<K: Object>(event: EventType, call: Call, result: i64, current: 
         task::fill(&mut record.task, current);
         // An absolute name starts at the root, a handle at nothing.
         let relative = record.name_length != 0 && *scratch.sections.as_ptr() != b'/';
-        fill::<K>(record, sections, result, file, relative, current);
+        fill::<K, true>(record, sections, result, file, relative, current);
         output::send::<_, _, OPEN_ROOM>(scratch, Urgency::Soon);
     }
 }
@@ -96,9 +96,9 @@ pub unsafe fn asked(record: &mut OpenRecord, request: &Request) {
     }
 }
 
-/// Fills in everything behind the name.
+/// Fills in everything behind the name. `SHORT` as in [`path::write`].
 #[inline(always)]
-pub unsafe fn fill<K: Object>(
+pub unsafe fn fill<K: Object, const SHORT: bool>(
     record: &mut OpenRecord,
     sections: Sections,
     result: i64,
@@ -129,7 +129,7 @@ pub unsafe fn fill<K: Object>(
             file::fill(&mut record.file, file.object::<{ fact::FILE_INODE }>(), current);
             let place =
                 Place::new(file.object::<{ fact::FILE_PATH_DENTRY }>(), file.object::<{ fact::FILE_PATH_MNT }>());
-            path::write::<K, OPEN_ROOM, true>(&mut record.path, sections, place, true);
+            path::write::<K, OPEN_ROOM, SHORT>(&mut record.path, sections, place, true);
         } else if result >= 0 {
             lost(Loss::FileGone);
         }
@@ -137,7 +137,7 @@ pub unsafe fn fill<K: Object>(
         let flags = (&raw const record.path.flags).read_volatile();
         if landmark.0 != 0 && flags & PathFlags::LANDMARK == 0 {
             record.bits |= OpenFlags::DIRECTORY;
-            path::write::<K, OPEN_ROOM, true>(&mut record.directory, sections, Place::at(landmark), false);
+            path::write::<K, OPEN_ROOM, SHORT>(&mut record.directory, sections, Place::at(landmark), false);
         }
     }
 }

@@ -358,6 +358,7 @@ fn call(bytes: &[u8], event: EventType) -> Result<(TaskRecord, Body), DecodeErro
     arguments.copy_from_slice(&record.arguments[..6]);
     let call = Call {
         result: result(record.result),
+        io_uring: has(CallFlags::IO_URING),
         arguments,
         texts,
         directories,

@@ -227,7 +227,9 @@ pub struct Socket {
 pub struct Call {
     /// The call's result; a failure is the negated errno.
     pub result: i64,
-    /// The registers.
+    /// Done through `io_uring`: texts and addresses are the kernel's own copies.
+    pub io_uring: bool,
+    /// The registers; of a request of a ring what stands for them.
     pub arguments: [u64; 6],
     /// The texts, in the order of the parameters; a path is as asked for.
     pub texts: [Bytes; 3],

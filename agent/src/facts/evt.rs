@@ -94,12 +94,14 @@ impl Sight<'_> {
             FieldId::EVT_IO_URING => boolean(match &self.event.body {
                 Body::Open(open) => open.io_uring,
                 Body::Connect(connect) => connect.io_uring,
+                Body::Call(call) => call.io_uring,
                 _ => false,
             }),
             // Opens and connects that failed leave no kernel object: their name comes from the caller's memory.
             FieldId::EVT_ARG_SOURCE => Fact::text(match &self.event.body {
                 Body::Open(open) if open.file.is_none() && !open.io_uring => b"user",
                 Body::Connect(connect) if connect.socket.remote_from_user => b"user",
+                Body::Call(call) if call.io_uring => b"kernel",
                 Body::Call(call) if call.texts.iter().any(|text| !text.is_empty()) => b"user",
                 Body::Call(call) if call.socket.as_ref().is_some_and(|socket| socket.remote_from_user) => b"user",
                 _ => b"kernel",

@@ -76,9 +76,20 @@ pub const LIMITS: &[Limit] = &[
         when: When::Always,
     },
     Limit {
-        what: "opens and connects that io_uring makes",
-        lost: "a program that uses a ring for them is not seen to open or connect",
+        what: "opens, connects and other calls that io_uring makes",
+        lost: "a program that uses a ring for them is not seen to make them",
         when: When::Without(&["tp_btf/io_uring_submit_req", "tp_btf/io_uring_complete"]),
+    },
+    Limit {
+        what: "connections and messages of a request of io_uring that goes on taking them (IORING_ACCEPT_MULTISHOT and its like)",
+        lost: "the kernel tells of each but the last without the request that it belongs to",
+        when: When::Always,
+    },
+    Limit {
+        what: "files and sockets that a request of io_uring makes without telling its result (IOSQE_CQE_SKIP_SUCCESS)",
+        lost: "that it was made is reported when it is asked for, as a success, without the file; if it fails, that is \
+               reported as well",
+        when: When::Always,
     },
     Limit {
         what: "calls by the x32 numbering, which this kernel takes",
@@ -136,7 +147,7 @@ mod tests {
     #[test]
     fn limits_follow_from_what_is_known() {
         let good = Circumstances { tier: Some(Tier::A), missing: Some(vec![]), x32: Some(false), cgroup2: true };
-        assert_eq!(holding(&good).len(), 2 + usize::from(!cfg!(target_arch = "x86_64")));
+        assert_eq!(holding(&good).len(), 4 + usize::from(!cfg!(target_arch = "x86_64")));
         let old = Circumstances {
             tier: Some(Tier::C),
             missing: Some(vec!["tp_btf/io_uring_submit_req"]),

@@ -187,6 +187,14 @@ struct HookSpec {
     required: bool,
 }
 
+impl HookSpec {
+    /// Whether it delivers an event, or that event done by another way.
+    fn serves(&self, event: EventType) -> bool {
+        self.serves.contains(&event.group())
+            || (self.serves.contains(&EventGroup::IoUring) && event.is_ring_operation())
+    }
+}
+
 const fn hook(name: &'static str, tracepoint: &'static str, serves: &'static [EventGroup], required: bool) -> HookSpec {
     HookSpec { name, tracepoint, serves, required }
 }
@@ -205,7 +213,7 @@ const HOOKS: &[HookSpec] = &[
 /// The hooks that deliver the event that rules call `name`, as `tp_btf/sched_process_exec`; none if nothing delivers it.
 pub fn hooks_of(name: &str) -> Vec<&'static str> {
     let events = || EventType::ALL.iter().filter(|event| event.name() == name);
-    let serves = |hook: &&HookSpec| events().any(|event| hook.serves.contains(&event.group()));
+    let serves = |hook: &&HookSpec| events().any(|event| hook.serves(*event));
     HOOKS.iter().filter(serves).map(|hook| hook.name).collect()
 }
 
@@ -216,13 +224,23 @@ pub fn needed(policy: &Policy) -> Vec<&'static str> {
 
 impl HookSpec {
     fn is_needed(&self, policy: &Policy) -> bool {
-        self.serves.iter().any(|group| policy.events.needs(*group))
+        EventType::ALL.iter().any(|event| policy.events.contains(*event) && self.serves(*event))
     }
 }
 
 /// Maps with one element per processor.
-const SCRATCH_MAPS: &[&str] =
-    &["EXEC", "OPEN", "CONNECT", "CALL", "CGROUP", "FORK", "EXIT", "IO_URING_OPEN", "IO_URING_CONNECT"];
+const SCRATCH_MAPS: &[&str] = &[
+    "EXEC",
+    "OPEN",
+    "CONNECT",
+    "CALL",
+    "CGROUP",
+    "FORK",
+    "EXIT",
+    "IO_URING_OPEN",
+    "IO_URING_CONNECT",
+    "IO_URING_CALL",
+];
 
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/purser-bpf.o"));
 /// The same programs for kernels before 5.11, which read everything by helper.
@@ -260,6 +278,8 @@ impl Sensor {
         // Not DISABLE: aya then hands the kernel a log buffer without a level, and the refusal's reason becomes EINVAL.
         loader.verifier_log_level(VerifierLogLevel::STATS);
         loader.override_global("CALLS", &calls, true);
+        let ring = relocate::ring_table(&types);
+        loader.override_global("RING", &ring, true);
         loader.map_max_entries("EVENTS", config.ring_bytes.max(4096).next_power_of_two());
         for name in SCRATCH_MAPS {
             loader.map_max_entries(name, processors);

@@ -2,7 +2,9 @@
 //! BTF and writes it into the instructions that ask for it. The counterpart of `object.rs` of the
 //! programs; it knows nothing of what the facts are used for.
 
-use agent_common::{Fact, Immediate, KERNEL_FACTS, fact};
+use agent_common::{
+    Fact, Immediate, KERNEL_FACTS, RING_OPCODES, RING_OPERATIONS, RING_ROW, RingReads, RingTable, fact,
+};
 use object::{Object as _, ObjectSection as _, SectionKind};
 
 use super::{arch::Machine, btf::Btf, overlay};
@@ -147,6 +149,18 @@ impl Facts {
         instruction[4..8].copy_from_slice(&value.to_le_bytes());
         Ok(true)
     }
+}
+
+/// What programs read of the operations of a ring that this kernel knows.
+pub(super) fn ring_table(btf: &Btf) -> RingTable {
+    let mut table = [[0; RING_ROW]; RING_OPCODES];
+    let offset = |member: &str| btf.offset(member).and_then(|offset| u8::try_from(offset).ok());
+    for row in RING_OPERATIONS {
+        if let Some(reads) = RingReads::of(row, &offset) {
+            table[usize::from(row.opcode)] = reads.bytes();
+        }
+    }
+    table
 }
 
 fn required<T>(name: &str, value: Option<T>) -> Result<T, RelocateError> {

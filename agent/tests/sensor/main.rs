@@ -14,6 +14,7 @@ mod compat;
 mod losses;
 mod opens;
 mod processes;
+mod ring_calls;
 mod sockets;
 mod uring;
 mod watch;

@@ -11,6 +11,7 @@ fn called(kind: EventType, result: i64, arguments: &[u64], change: impl FnOnce(&
     let mut all = [0; 6];
     all[..arguments.len()].copy_from_slice(arguments);
     let mut call = Call {
+        io_uring: false,
         result,
         arguments: all,
         texts: Default::default(),

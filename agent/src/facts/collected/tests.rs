@@ -37,6 +37,7 @@ fn socket(local: Address, remote: Address, family: i32) -> Socket {
 /// A call on a file, or on a socket.
 fn call(socket: Option<Socket>) -> Body {
     Body::Call(Box::new(Call {
+        io_uring: false,
         result: 0,
         arguments: [3; 6],
         texts: ["a".into(), "b".into(), "c".into()],

@@ -51,6 +51,7 @@ fn all_events() -> Vec<(Event, Option<Container>)> {
                     },
                     EventType::Connect => Body::Connect(Box::new(Connect { result, fd: 4, socket, io_uring: false })),
                     _ => Body::Call(Box::new(Call {
+                        io_uring: false,
                         result,
                         arguments: [4, 0, 0, 0, 0, 0],
                         texts: ["/x".into(), "".into(), "".into()],
