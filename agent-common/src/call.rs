@@ -36,6 +36,8 @@ pub enum Parameter {
     Data(u8),
     /// The first buffer of a `struct user_msghdr`.
     MessageData(u8),
+    /// Texts, by a list of pointers in the caller's memory that a null ends.
+    Texts(u8),
     /// A capability set of the task after the call.
     Inheritable,
     /// A capability set of the task after the call.
@@ -66,8 +68,8 @@ pub struct Reads {
     pub length_by_pointer: u8,
     /// The address is the socket's own: the socket itself has it, unless the call failed.
     pub binds: u8,
-    /// Keeps the size a multiple of 4.
-    pub reserved: u8,
+    /// A list of texts.
+    pub list: u8,
 }
 
 /// A row for every code.
@@ -84,7 +86,7 @@ impl Reads {
         data: 0,
         length_by_pointer: 0,
         binds: 0,
-        reserved: 0,
+        list: 0,
     };
     /// In [`Reads::descriptor`]: the call's result.
     pub const RESULT: u8 = 0xff;
@@ -129,6 +131,7 @@ impl Reads {
                     reads.data = argument + 1;
                 }
                 Parameter::Data(argument) => reads.data = argument + 1,
+                Parameter::Texts(argument) => reads.list = argument + 1,
                 _ => {}
             }
             nth += 1;

@@ -357,6 +357,11 @@ events! {
     KexecLoad = 102, "kexec_load", "", Call, [246, 283, 104], [];
     /// `kexec_file_load`
     KexecFileLoad = 103, "kexec_file_load", "", Call, [320, -, 294], [];
+    /// An `execve` that failed: a call that returns, by a program that stays what it was.
+    FailedExecve = 104, "execve", "PPME_SYSCALL_EXECVE_19_X", Call, [-, -, -], [Result, Texts(1), Path(0)];
+    /// An `execveat` that failed.
+    FailedExecveat = 105, "execveat", "PPME_SYSCALL_EXECVEAT_X", Call, [-, -, -],
+        [Result, Texts(2), PathAt(1, 0)];
 }
 
 impl EventType {
@@ -395,6 +400,14 @@ impl EventType {
     /// The first of the plain calls, which are the table's end.
     pub const FIRST_CALL: Self = Self::Rename;
 
+    /// From an exec's code to that of the same call that failed.
+    pub const FAILED_EXEC: u16 = Self::FailedExecve as u16 - Self::Execve as u16;
+
+    /// An exec that failed.
+    pub const fn is_failed_exec(self) -> bool {
+        matches!(self, Self::FailedExecve | Self::FailedExecveat)
+    }
+
     /// The wire code.
     pub const fn code(self) -> u16 {
         self as u16
@@ -405,6 +418,8 @@ impl EventType {
         matches!(self, Self::IoUringOpenat | Self::IoUringOpenat2 | Self::IoUringConnect)
     }
 }
+
+const _: () = assert!(EventType::FailedExecveat as u16 - EventType::Execveat as u16 == EventType::FAILED_EXEC);
 
 #[cfg(test)]
 mod tests {

@@ -37,6 +37,10 @@ pub mod limits {
     pub const NAME_SIZE: usize = 256;
     /// Most bytes of argv, and of the environment, that are carried.
     pub const ARGV_MAX: usize = 16 * 1024;
+    /// Most texts of a failed exec's list that are carried, and bytes after which it is cut.
+    pub const LIST_TEXTS: usize = 128;
+    /// See above.
+    pub const LIST_MAX: usize = 8 * 1024;
     /// Longest unix socket address (`sun_path`).
     pub const UNIX_PATH_MAX: usize = 108;
     /// Most bytes of what is sent or received that are carried, as upstream's `snaplen`.

@@ -406,6 +406,8 @@ impl CallFlags {
     pub const COMPAT: u32 = 1 << 4;
     /// By an operation of `io_uring`: texts and addresses are the kernel's own copies.
     pub const IO_URING: u32 = 1 << 5;
+    /// The list of texts, which is the data, was cut.
+    pub const LIST_TRUNCATED: u32 = 1 << 6;
 }
 
 /// Section: path.

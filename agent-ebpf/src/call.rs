@@ -57,6 +57,7 @@ pub unsafe fn on_exit(code: u16, call: Call, packed: u16, result: i64, current: 
         text::<1>(record, sections, reads);
         text::<2>(record, sections, reads);
         data(record, sections, reads, policy);
+        list(record, sections, reads);
         if typed_loads() {
             fill::<Typed>(record, sections, reads, current);
         } else {
@@ -512,6 +513,49 @@ unsafe fn data(record: &mut CallRecord, sections: Sections, reads: &Reads, polic
         }
         sections.add(length);
         set(&raw mut record.data_length, length as u32);
+    }
+}
+
+/// Copies a list of texts, each with its NUL, as the data.
+#[inline(always)]
+unsafe fn list(record: &mut CallRecord, sections: Sections, reads: &Reads) {
+    if reads.list == 0 {
+        return;
+    }
+    // SAFETY: the helpers check addresses; `end` guarantees the room.
+    unsafe {
+        let size = if has(record, CallFlags::COMPAT) { 4 } else { 8 };
+        let start = sections.length();
+        let mut from = argument(record, reads.list);
+        // VERIFIER: what a round finds goes to memory at once.
+        let mut nth = output::opaque(0);
+        while nth < limits::LIST_TEXTS && from != 0 {
+            let mut pointer = 0u64;
+            if bpf_probe_read_user((&raw mut pointer).cast(), size, from as *const _) != 0 {
+                lost(Loss::ArgvUnreadable);
+                break;
+            }
+            if pointer == 0 {
+                set(&raw mut record.data_length, (sections.length() - start) as u32);
+                return;
+            }
+            if sections.length() - start > limits::LIST_MAX {
+                break;
+            }
+            let to = sections.end::<CALL_ROOM>();
+            let written = bpf_probe_read_user_str(to.cast(), limits::PATH_MAX as u32, pointer as *const _);
+            if written <= 0 {
+                lost(Loss::ArgvUnreadable);
+                break;
+            }
+            sections.add(((written as usize - 1) & (limits::PATH_MAX - 1)) + 1);
+            from = output::opaque(from as usize + size as usize) as u64;
+            nth = output::opaque(nth + 1);
+        }
+        set(&raw mut record.data_length, (sections.length() - start) as u32);
+        if from != 0 {
+            flag(record, CallFlags::LIST_TRUNCATED);
+        }
     }
 }
 

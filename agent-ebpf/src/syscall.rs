@@ -77,16 +77,23 @@ pub unsafe fn on_exit(ctx: &BtfTracePointContext) {
         let compat = is_compat(current);
         let code = if compat { codes >> 8 } else { codes & 0xff };
         let call = Call { regs, compat };
-        let (code, packed) = if code == u16::from(SOCKETCALL_CODE) { socketcall(call) } else { (code, 0) };
+        let (mut code, packed) = if code == u16::from(SOCKETCALL_CODE) { socketcall(call) } else { (code, 0) };
+        let result: i64 = ctx.arg(1);
+        if code == EventType::Execve.code() || code == EventType::Execveat.code() {
+            // One that succeeded is told of by the scheduler.
+            if result >= 0 {
+                return;
+            }
+            code += EventType::FAILED_EXEC;
+        }
         if code >= EventType::FIRST_CALL.code() {
-            call::on_exit(code, call, packed, ctx.arg(1), current);
+            call::on_exit(code, call, packed, result, current);
             return;
         }
         let Some(event) = EventType::from_code(code) else { return };
         if task::is_agent(current) {
             return;
         }
-        let result: i64 = ctx.arg(1);
         match event.group() {
             EventGroup::Open => open::on_exit(event, call, result, current),
             EventGroup::Connect => connect::on_exit(call, packed != 0, result, current),

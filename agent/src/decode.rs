@@ -341,6 +341,7 @@ fn call(bytes: &[u8], event: EventType) -> Result<(TaskRecord, Body), DecodeErro
         *text = sections.take(length as usize)?;
     }
     let data = sections.take(record.data_length as usize)?;
+    let data = if event.is_failed_exec() { without_last_nul(data) } else { data };
     let [first, second, path] = record.paths;
     let first = Walked::take(first, &mut sections)?;
     let second = Walked::take(second, &mut sections)?;
@@ -367,6 +368,7 @@ fn call(bytes: &[u8], event: EventType) -> Result<(TaskRecord, Body), DecodeErro
         fs_path: if named { path.fs_path() } else { Bytes::new() },
         socket: (has(CallFlags::SOCKET) || socket.remote_from_user).then_some(socket),
         data,
+        data_truncated: has(CallFlags::LIST_TRUNCATED),
     };
     Ok((record.task, Body::Call(Box::new(call))))
 }

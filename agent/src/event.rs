@@ -243,8 +243,10 @@ pub struct Call {
     pub fs_path: Bytes,
     /// `file` as a socket; or no more than the address that the call names, where there is none.
     pub socket: Option<Socket>,
-    /// What was sent or received, its start; empty unless a rule reads it.
+    /// What was sent or received, its start; empty unless a rule reads it. Of an exec that failed its argv, NUL separated.
     pub data: Bytes,
+    /// That argv did not fit and was cut.
+    pub data_truncated: bool,
 }
 
 /// A socket address.

@@ -19,6 +19,9 @@ impl Sight<'_> {
     /// The parameter called `name` of a call; none for an event that rules know by its name alone.
     pub(super) fn call_parameter(&self, call: &Call, name: &[u8]) -> Option<Parameter<'_>> {
         let event = self.event.header.event;
+        if event.is_failed_exec() {
+            return self.failed_exec_parameter(call, name);
+        }
         let sources = event.parameters();
         if code(event).is_generic() {
             return match name {
@@ -78,7 +81,25 @@ impl Sight<'_> {
             Source::Data(_) | Source::MessageData(_) => {
                 bytes(if call.data.is_empty() { b"NULL".to_vec() } else { call.data.to_vec() })
             }
-            Source::Unknown => return None,
+            Source::Texts(_) | Source::Unknown => return None,
+        })
+    }
+
+    /// A parameter of an exec that failed: what it asked for, and otherwise the program that goes on.
+    fn failed_exec_parameter(&self, call: &Call, name: &[u8]) -> Option<Parameter<'_>> {
+        let mut argv = call.data.split(|byte| *byte == 0);
+        let program = &self.process.program;
+        Some(match name {
+            b"res" => named(result_name(call.result), call.result),
+            b"exe" => Parameter::text(self.keep(argv.next().unwrap_or_default())),
+            b"args" => Parameter::text(self.keep(&argv.skip(1).collect::<Vec<_>>().join(&b' '))),
+            b"filename" => Parameter::text(self.keep(&call.texts[0])),
+            b"trusted_exepath" => Parameter::text(&program.path),
+            b"exe_ino" => Parameter::unsigned(program.file?.ino),
+            b"exe_ino_ctime" => Parameter::unsigned(program.file?.ctime_ns as u64),
+            b"exe_ino_mtime" => Parameter::unsigned(program.file?.mtime_ns as u64),
+            b"flags" => self.exec_flags_parameter(&program.file?),
+            _ => return self.capability(name).or_else(|| self.task_parameter(name)),
         })
     }
 

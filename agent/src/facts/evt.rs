@@ -7,7 +7,7 @@ use purser_rules::event::Category;
 use purser_rules::{Arg, EventCode, Fact, FieldId, FieldRef, Value};
 
 use super::{NOT_APPLICABLE, Sight, boolean, signed, unsigned};
-use crate::event::{Body, Connect, EventType, FileIdentity, Open};
+use crate::event::{Body, Connect, EventType, Exec, FileIdentity, Open};
 
 const NS: u64 = 1_000_000_000;
 
@@ -228,8 +228,30 @@ impl Sight<'_> {
 
     /// The parameter called `name`, rendered as upstream renders it.
     fn parameter(&self, name: &[u8]) -> Option<Parameter<'_>> {
+        match &self.event.body {
+            Body::Exec(exec) => self.exec_parameter(exec, name),
+            Body::Fork(fork) => match name {
+                b"res" => Some(Parameter::signed(fork.child_vtid.into())),
+                _ => self.task_parameter(name),
+            },
+            Body::Exit(exit) => match name {
+                b"status" => Some(Parameter::unsigned(exit.status.into())),
+                b"ret" => Some(Parameter::unsigned((exit.status >> 8 & 0xff).into())),
+                b"sig" => Some(Parameter::unsigned((exit.status & 0x7f).into())),
+                b"core" => Some(Parameter::unsigned((exit.status >> 7 & 1).into())),
+                _ => None,
+            },
+            Body::Open(open) => self.open_parameter(open, name),
+            Body::Connect(connect) => self.connect_parameter(connect, name),
+            Body::Cgroup(_) => None,
+            Body::Call(call) => self.call_parameter(call, name),
+        }
+    }
+
+    /// What is told of the task with events of processes.
+    pub(super) fn task_parameter(&self, name: &[u8]) -> Option<Parameter<'_>> {
         let task = &self.event.task;
-        let common = match name {
+        Some(match name {
             b"exe" => Parameter::text(self.process.program.exe()),
             b"args" => Parameter::text(&self.process.program.args_joined()).into_owned(),
             b"tid" => Parameter::signed(task.tid.into()),
@@ -245,44 +267,38 @@ impl Sight<'_> {
             b"gid" => Parameter::unsigned(task.egid.into()),
             b"vtid" => Parameter::signed(task.vtid.into()),
             b"vpid" => Parameter::signed(task.vtgid.into()),
-            _ => Parameter { text: Cow::Borrowed(b""), raw: None },
-        };
-        match &self.event.body {
-            Body::Exec(exec) => match name {
-                b"res" => Some(Parameter::signed(0)),
-                b"filename" => Some(Parameter::text(&exec.filename)),
-                b"trusted_exepath" => Some(Parameter::text(&exec.path)),
-                b"env" => {
-                    Some(Parameter::text(&exec.envp.split(|b| *b == 0).collect::<Vec<_>>().join(&b' ')).into_owned())
-                }
-                b"flags" => {
-                    let flags = self.exec_flags(&exec.file);
-                    Some(Parameter { text: flag_text(&EXEC_FLAGS, flags).into(), raw: Some(Raw::Unsigned(flags)) })
-                }
-                b"cap_inheritable" => Some(Parameter::hexadecimal(task.capabilities.inheritable)),
-                b"cap_permitted" => Some(Parameter::hexadecimal(task.capabilities.permitted)),
-                b"cap_effective" => Some(Parameter::hexadecimal(task.capabilities.effective)),
-                b"exe_ino" => Some(Parameter::unsigned(exec.file.ino)),
-                b"exe_ino_ctime" => Some(Parameter::unsigned(exec.file.ctime_ns as u64)),
-                b"exe_ino_mtime" => Some(Parameter::unsigned(exec.file.mtime_ns as u64)),
-                _ => common.raw.is_some().then_some(common),
-            },
-            Body::Fork(fork) => match name {
-                b"res" => Some(Parameter::signed(fork.child_vtid.into())),
-                _ => common.raw.is_some().then_some(common),
-            },
-            Body::Exit(exit) => match name {
-                b"status" => Some(Parameter::unsigned(exit.status.into())),
-                b"ret" => Some(Parameter::unsigned((exit.status >> 8 & 0xff).into())),
-                b"sig" => Some(Parameter::unsigned((exit.status & 0x7f).into())),
-                b"core" => Some(Parameter::unsigned((exit.status >> 7 & 1).into())),
-                _ => None,
-            },
-            Body::Open(open) => self.open_parameter(open, name),
-            Body::Connect(connect) => self.connect_parameter(connect, name),
-            Body::Cgroup(_) => None,
-            Body::Call(call) => self.call_parameter(call, name),
+            _ => return None,
+        })
+    }
+
+    /// A capability set of the task.
+    pub(super) fn capability(&self, name: &[u8]) -> Option<Parameter<'_>> {
+        let sets = self.event.task.capabilities;
+        Some(Parameter::hexadecimal(match name {
+            b"cap_inheritable" => sets.inheritable,
+            b"cap_permitted" => sets.permitted,
+            b"cap_effective" => sets.effective,
+            _ => return None,
+        }))
+    }
+
+    fn exec_parameter<'s>(&'s self, exec: &'s Exec, name: &[u8]) -> Option<Parameter<'s>> {
+        match name {
+            b"res" => Some(Parameter::signed(0)),
+            b"filename" => Some(Parameter::text(&exec.filename)),
+            b"trusted_exepath" => Some(Parameter::text(&exec.path)),
+            b"env" => Some(Parameter::text(&exec.envp.split(|b| *b == 0).collect::<Vec<_>>().join(&b' ')).into_owned()),
+            b"flags" => Some(self.exec_flags_parameter(&exec.file)),
+            b"exe_ino" => Some(Parameter::unsigned(exec.file.ino)),
+            b"exe_ino_ctime" => Some(Parameter::unsigned(exec.file.ctime_ns as u64)),
+            b"exe_ino_mtime" => Some(Parameter::unsigned(exec.file.mtime_ns as u64)),
+            _ => self.capability(name).or_else(|| self.task_parameter(name)),
         }
+    }
+
+    pub(super) fn exec_flags_parameter(&self, file: &FileIdentity) -> Parameter<'static> {
+        let flags = self.exec_flags(file);
+        Parameter { text: flag_text(&EXEC_FLAGS, flags).into(), raw: Some(Raw::Unsigned(flags)) }
     }
 
     fn exec_flags(&self, file: &FileIdentity) -> u64 {

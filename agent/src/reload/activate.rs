@@ -125,7 +125,9 @@ pub(crate) fn policy(needs: &Needs, scope: Scope) -> Policy {
     let named = |event: EventType| needs.generic_calls.as_ref().is_none_or(|calls| calls.contains(&event.name()));
     let needed = |event: EventType| {
         let code = facts::code(event);
-        needs.events.contains(code) && (!code.is_generic() || named(event))
+        // What happened to a program that did not start can matter to fewer rules.
+        let may_be = !event.is_failed_exec() || needs.failed.contains(code);
+        needs.events.contains(code) && (!code.is_generic() || named(event)) && may_be
     };
     let not_host = |event: EventType| {
         scope == Scope::Containers || !needed(event) || needs.container_only.contains(facts::code(event))

@@ -66,11 +66,6 @@ pub const LIMITS: &[Limit] = &[
         when: When::Tier(Tier::C),
     },
     Limit {
-        what: "programs that could not be started",
-        lost: "a failed execve or execveat raises no event",
-        when: When::Tier(Tier::C),
-    },
-    Limit {
         what: "the second and further messages of one sendmmsg or recvmmsg",
         lost: "their addresses and data are not told",
         when: When::Always,
@@ -156,6 +151,6 @@ mod tests {
         };
         assert!(holding(&old).len() >= LIMITS.len() - 1, "{:?}", holding(&old));
         let unknown = LIMITS.iter().filter(|limit| limit.holds(&Circumstances::default()).is_none()).count();
-        assert_eq!(unknown, 6, "what depends on hooks is not claimed without them");
+        assert_eq!(unknown, 5, "what depends on hooks is not claimed without them");
     }
 }

@@ -284,3 +284,59 @@ fn ids_inside_a_pid_namespace_are_its_own() {
     assert_eq!((fork.child_tgid, fork.child_vtid), (event.task.tgid, 1));
     assert!(Path::new("/proc").exists());
 }
+
+#[test]
+fn an_exec_that_fails_tells_what_it_asked_for_and_who_goes_on() {
+    if !privileged() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path().canonicalize().unwrap();
+    fs::write(root.join("text"), "no program").unwrap();
+    let cwd = c(root.as_os_str().as_bytes());
+    let directory = fs::File::open(&root).unwrap();
+    let at = std::os::fd::AsRawFd::as_raw_fd(&directory);
+    let (none, text) = (c(b"/no/such/\xffprogram"), c(b"text"));
+    let argv = [c"zero".as_ptr(), c"".as_ptr(), c"two".as_ptr(), std::ptr::null()];
+    let long = c(&[b'x'; 4000]);
+    let many: Vec<_> = std::iter::repeat_n(long.as_ptr(), 20).chain([std::ptr::null()]).collect();
+    // SAFETY: system calls on prepared values, one of them bad on purpose.
+    let seen = watch(|| unsafe {
+        // The kernel did not touch them when it gave up, and what is not in memory a program cannot read.
+        for text in argv.iter().take(3).chain(many.iter().take(1)) {
+            text.read_volatile();
+        }
+        libc::chdir(cwd.as_ptr());
+        libc::execve(none.as_ptr(), argv.as_ptr(), std::ptr::null());
+        libc::syscall(libc::SYS_execveat, at, text.as_ptr(), argv.as_ptr(), 0_usize, 0);
+        libc::execve(text.as_ptr(), many.as_ptr(), std::ptr::null());
+        libc::execve(none.as_ptr(), std::ptr::dangling(), std::ptr::null());
+        0
+    });
+    let failed: Vec<_> = seen
+        .events
+        .iter()
+        .filter_map(|event| match &event.body {
+            Body::Call(call) if event.header.event.is_failed_exec() => Some((event.header.event, call)),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(
+        failed.iter().map(|(event, call)| (*event, -call.result as i32)).collect::<Vec<_>>(),
+        [
+            (EventType::FailedExecve, libc::ENOENT),
+            (EventType::FailedExecveat, libc::EACCES),
+            (EventType::FailedExecve, libc::EACCES),
+            (EventType::FailedExecve, libc::ENOENT),
+        ]
+    );
+    let call = |nth: usize| failed[nth].1;
+    let base = root.as_os_str().as_bytes();
+    assert_eq!((&call(0).texts[0][..], &call(0).data[..]), (&b"/no/such/\xffprogram"[..], &b"zero\0\0two"[..]));
+    assert_eq!((&call(1).texts[0][..], &call(1).directories[0][..]), (&b"text"[..], base));
+    assert_eq!(&call(1).data[..], b"zero\0\0two");
+    assert!(!call(0).data_truncated && call(2).data_truncated);
+    assert!(call(2).data.len() >= 2 * 4001 && call(2).data.iter().all(|byte| matches!(byte, b'x' | 0)));
+    assert_eq!(&call(3).data[..], b"");
+    assert!(!seen.events.iter().any(|event| matches!(event.body, Body::Exec(_))));
+}

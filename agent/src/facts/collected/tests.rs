@@ -38,6 +38,7 @@ fn socket(local: Address, remote: Address, family: i32) -> Socket {
 fn call(socket: Option<Socket>) -> Body {
     Body::Call(Box::new(Call {
         io_uring: false,
+        data_truncated: false,
         result: 0,
         arguments: [3; 6],
         texts: ["a".into(), "b".into(), "c".into()],

@@ -23,8 +23,11 @@ fn all_events() -> Vec<(Event, Option<Container>)> {
         EventType::Chmod,
         EventType::Truncate,
         EventType::Setxattr,
+        EventType::FailedExecve,
     ] {
-        for result in [-11, 0, 3] {
+        // One that succeeds is another event.
+        let results: &[i64] = if kind.is_failed_exec() { &[-11] } else { &[-11, 0, 3] };
+        for result in results.iter().copied() {
             for (named, hosts, write) in
                 [0, 1, 2, 3, 4, 5, 6, 7].map(|bits| (bits & 1 != 0, bits & 2 != 0, bits & 4 != 0))
             {
@@ -52,6 +55,7 @@ fn all_events() -> Vec<(Event, Option<Container>)> {
                     EventType::Connect => Body::Connect(Box::new(Connect { result, fd: 4, socket, io_uring: false })),
                     _ => Body::Call(Box::new(Call {
                         io_uring: false,
+                        data_truncated: false,
                         result,
                         arguments: [4, 0, 0, 0, 0, 0],
                         texts: ["/x".into(), "".into(), "".into()],
@@ -59,7 +63,7 @@ fn all_events() -> Vec<(Event, Option<Container>)> {
                         file: None,
                         path: "".into(),
                         fs_path: "".into(),
-                        socket: (!matches!(kind, EventType::Chmod | EventType::Truncate | EventType::Setxattr))
+                        socket: matches!(kind, EventType::Sendto | EventType::Accept | EventType::Listen)
                             .then_some(socket),
                         data: "".into(),
                     })),

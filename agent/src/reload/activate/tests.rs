@@ -9,10 +9,10 @@ use crate::metrics::Metrics;
 use crate::sample::{Fake, event, exec, open, task};
 use crate::tally::Tally;
 
-const EXEC: &str = "evt.type = execve";
+const EXEC: &str = "evt.type = execve and evt.failed = false";
 const OPEN: &str = "evt.type = openat and fd.name = /a";
 const OPEN_WRITE: &str = "evt.type = openat and evt.is_open_write = true and container.id != host";
-const ENVIRONMENT: &str = "evt.type = execve and proc.env contains x";
+const ENVIRONMENT: &str = "evt.type = execve and evt.failed = false and proc.env contains x";
 
 fn rules(condition: &str) -> Arc<ActiveRules> {
     let text = format!("- rule: R\n  desc: x\n  condition: {condition}\n  output: x\n  priority: NOTICE\n");
@@ -81,6 +81,14 @@ fn the_kernel_reports_more_before_and_less_afterwards() {
         "the host's opens as well"
     );
     assert_eq!(bench.activate(OPEN), [both], "which is what the new rules need");
+}
+
+#[test]
+fn execs_that_fail_are_reported_where_a_rule_can_match_them() {
+    let failed = |condition| needs(condition).events.contains(EventType::FailedExecve);
+    assert!(failed("evt.type = execve") && failed("evt.type in (execve, openat) and evt.rawres < 0"));
+    assert!(!failed(EXEC) && !failed("evt.type = openat"));
+    assert!(!needs("evt.type = execve").events.contains(EventType::FailedExecveat));
 }
 
 #[test]
