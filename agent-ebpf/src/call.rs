@@ -34,6 +34,10 @@ pub unsafe fn on_exit(code: u16, call: Call, packed: u16, result: i64, current: 
             return;
         }
         let reads = &*(&raw const maps::READS).cast::<Reads>().add(usize::from(code & 0xff));
+        // An exec that succeeded is told of by the scheduler.
+        if reads.list != 0 && result >= 0 {
+            return;
+        }
         let Some(scratch) = output::take(&maps::CALL, code, FillLimit::CALLS) else { return };
         let sections = Sections::new(scratch);
         let record = &mut scratch.record;
@@ -89,7 +93,7 @@ pub unsafe fn on_ring(
     // SAFETY: reads the current task's call, files and memory, and what was kept.
     unsafe {
         let reads = &*(&raw const maps::READS).cast::<Reads>().add(usize::from(code & 0xff));
-        let Some(scratch) = output::take(&maps::IO_URING_CALL) else { return };
+        let Some(scratch) = output::take(&maps::IO_URING_CALL, code, FillLimit::CALLS) else { return };
         let sections = Sections::new(scratch);
         let record = &mut scratch.record;
         set(&raw mut record.flags, CallFlags::IO_URING);
@@ -524,20 +528,19 @@ unsafe fn list(record: &mut CallRecord, sections: Sections, reads: &Reads) {
     }
     // SAFETY: the helpers check addresses; `end` guarantees the room.
     unsafe {
-        let size = if has(record, CallFlags::COMPAT) { 4 } else { 8 };
+        // VERIFIER: a number without a branch, and what a round finds goes to memory at once.
+        let short = u64::from((&raw const record.flags).read_volatile() & CallFlags::COMPAT) >> 2;
+        let size = output::opaque((8 - short) as usize);
         let start = sections.length();
-        let mut from = argument(record, reads.list);
-        // VERIFIER: what a round finds goes to memory at once.
+        let next = (&raw mut record.arguments).cast::<u64>().add(BUFFER);
+        next.write_volatile(argument(record, reads.list));
         let mut nth = output::opaque(0);
-        while nth < limits::LIST_TEXTS && from != 0 {
+        while nth < limits::LIST_TEXTS {
             let mut pointer = 0u64;
-            if bpf_probe_read_user((&raw mut pointer).cast(), size, from as *const _) != 0 {
-                lost(Loss::ArgvUnreadable);
-                break;
-            }
+            bpf_probe_read_user((&raw mut pointer).cast(), size as u32, next.read_volatile() as *const _);
             if pointer == 0 {
-                set(&raw mut record.data_length, (sections.length() - start) as u32);
-                return;
+                next.write_volatile(0);
+                break;
             }
             if sections.length() - start > limits::LIST_MAX {
                 break;
@@ -545,15 +548,14 @@ unsafe fn list(record: &mut CallRecord, sections: Sections, reads: &Reads) {
             let to = sections.end::<CALL_ROOM>();
             let written = bpf_probe_read_user_str(to.cast(), limits::PATH_MAX as u32, pointer as *const _);
             if written <= 0 {
-                lost(Loss::ArgvUnreadable);
                 break;
             }
             sections.add(((written as usize - 1) & (limits::PATH_MAX - 1)) + 1);
-            from = output::opaque(from as usize + size as usize) as u64;
+            next.write_volatile(next.read_volatile() + size as u64);
             nth = output::opaque(nth + 1);
         }
         set(&raw mut record.data_length, (sections.length() - start) as u32);
-        if from != 0 {
+        if next.read_volatile() != 0 {
             flag(record, CallFlags::LIST_TRUNCATED);
         }
     }

@@ -190,7 +190,7 @@ unsafe fn on_submit_call(request: Typed, opcode: u8) {
     unsafe {
         let current = Typed::current();
         let Some((reads, policy)) = reads_of(opcode, current) else { return };
-        let Some(pending) = maps::PENDING_SCRATCH.get_ptr_mut(0) else { return };
+        let Some(pending) = maps::PENDING_SCRATCH.get_ptr_mut(0) else { return lost(Loss::NoState) };
         let pending = &mut *pending;
         let command = request.embedded::<{ fact::IO_KIOCB_CMD }>().address();
         let flags = flags(request);

@@ -77,15 +77,8 @@ pub unsafe fn on_exit(ctx: &BtfTracePointContext) {
         let compat = is_compat(current);
         let code = if compat { codes >> 8 } else { codes & 0xff };
         let call = Call { regs, compat };
-        let (mut code, packed) = if code == u16::from(SOCKETCALL_CODE) { socketcall(call) } else { (code, 0) };
+        let (code, packed) = if code == u16::from(SOCKETCALL_CODE) { socketcall(call) } else { (code, 0) };
         let result: i64 = ctx.arg(1);
-        if code == EventType::Execve.code() || code == EventType::Execveat.code() {
-            // One that succeeded is told of by the scheduler.
-            if result >= 0 {
-                return;
-            }
-            code += EventType::FAILED_EXEC;
-        }
         if code >= EventType::FIRST_CALL.code() {
             call::on_exit(code, call, packed, result, current);
             return;

@@ -200,6 +200,8 @@ fn every_plain_call_tells_arguments_result_texts_and_file() {
         call(Fchmodat2, &[dir, named, 0o700, 0]),
         call(PidfdSendSignal, &[fd, 0, 0, 0]),
         call(KexecLoad, &[0, 0, 0, 0xff]),
+        call(FailedExecve, &[first, 0, 0]),
+        call(FailedExecveat, &[dir, named, 0, 0, 0]),
         call(KexecFileLoad, &[-1, -1, 0, 0, 0xff]),
     ]
     .into();
