@@ -4,11 +4,14 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Instant;
 
 use bytes::Bytes;
-use purser_rules::Needs;
+use purser_rules::format::Clock;
+use purser_rules::{Alert, Needs};
 
 use crate::container::{Container, Lookup};
+use crate::event::Task;
 use crate::manifest::{ExecFile, Judgement};
 use crate::process::{Process, User};
 
@@ -19,6 +22,23 @@ pub struct Answers {
     pub judgements: Vec<(u64, Judgement)>,
     /// Containers whose runtime has said more about them.
     pub containers: Vec<Arc<Container>>,
+}
+
+/// What the pipeline is told to do. In this order, and with the answers of [`Outside`], it does the same again.
+#[derive(Debug, Clone, Copy)]
+pub enum Input<'a> {
+    /// Take in what runs already.
+    Scan,
+    /// Take a record of the kernel.
+    Record(&'a [u8]),
+    /// Let go of what waited too long: it is this late.
+    Tick(Instant),
+    /// Local time is another one from now on.
+    Clock(Clock),
+    /// Deliver an alert of the agent itself.
+    Raise(&'a Alert),
+    /// Come to an end.
+    Finish,
 }
 
 /// The world outside the event stream.
@@ -47,4 +67,16 @@ pub trait Outside {
     fn domains(&self, address: IpAddr) -> &[Bytes];
     /// Realtime minus boot time, ns.
     fn epoch_offset_ns(&self) -> i64;
+    /// How late it is, for what must not wait for ever.
+    fn now(&self) -> Instant {
+        Instant::now()
+    }
+    /// The pipeline is about to carry this out.
+    fn input(&mut self, _input: Input<'_>) {}
+    /// An event of `task` came, before any rule asks anything about it.
+    fn seen(&mut self, _task: &Task, _container: Option<&Container>) {}
+    /// Whether every program in a container is judged at its first event, not only one that starts or that a rule asks about.
+    fn judges_all(&self) -> bool {
+        false
+    }
 }

@@ -18,7 +18,7 @@ use crate::decode::decode;
 use crate::event::{Body, Cgroup, Event};
 use crate::facts::{Lineage, Names, Sight};
 use crate::manifest::{ExecFile, Judgement, Verdict};
-use crate::outside::Outside;
+use crate::outside::{Input, Outside};
 use crate::process::{Process, ProcessTable};
 use crate::tally::Tally;
 use crate::throttle::Throttle;
@@ -103,11 +103,13 @@ impl<O: Outside> Pipeline<O> {
 
     /// Takes in what runs already; call it once, after the sensor is attached.
     pub fn scan(&mut self) {
+        self.outside.input(Input::Scan);
         self.processes.scan(&self.outside);
     }
 
     /// One record of the kernel's ring.
     pub fn record(&mut self, record: &[u8]) {
+        self.outside.input(Input::Record(record));
         match decode(record) {
             Ok(event) => self.event(event),
             Err(error) => self.tally.undecodable(error.reason()),
@@ -133,10 +135,12 @@ impl<O: Outside> Pipeline<O> {
         self.number += 1;
         let previous_boot_ns = std::mem::replace(&mut self.previous_boot_ns, event.header.boot_ns);
         let seen = Seen { number: self.number, event, process, container, previous_boot_ns };
-        if matches!(seen.event.body, Body::Exec(_)) {
-            if is_host {
-                self.tally.verdict(Verdict::Host);
-            }
+        self.outside.seen(&seen.event.task, seen.container.as_deref());
+        let starts = matches!(seen.event.body, Body::Exec(_));
+        if starts && is_host {
+            self.tally.verdict(Verdict::Host);
+        }
+        if starts || self.outside.judges_all() {
             self.judge(&seen);
         }
         if !self.is_wanted(&seen) {
@@ -146,7 +150,7 @@ impl<O: Outside> Pipeline<O> {
             && self.waiting.must_hold(container)
         {
             let held = Held { lineage: self.lineage_of(&seen), seen, rules: Arc::clone(&self.rules) };
-            if let Some(Held { seen, .. }) = self.waiting.hold(held, Instant::now()) {
+            if let Some(Held { seen, .. }) = self.waiting.hold(held, self.outside.now()) {
                 // No room: it goes on with what is known of its container, which says so.
                 self.tally.identity_overflow.increment();
                 self.evaluate(seen, None);
@@ -159,6 +163,7 @@ impl<O: Outside> Pipeline<O> {
     /// Takes in answers from outside and lets go of what waited for them or waited too long.
     /// Gives the time of the next deadline.
     pub fn tick(&mut self, now: Instant) -> Option<Instant> {
+        self.outside.input(Input::Tick(now));
         let answers = self.outside.answers();
         for container in answers.containers {
             for held in self.waiting.identified(&container) {
@@ -186,6 +191,7 @@ impl<O: Outside> Pipeline<O> {
     /// Ends what still waits: held events are evaluated as they are, parked rules are counted as lost, and folded alerts
     /// are summed up.
     pub fn finish(&mut self) {
+        self.outside.input(Input::Finish);
         for held in self.waiting.all_held() {
             self.tally.identity_timeout.increment();
             self.evaluate_held(held);
@@ -203,7 +209,10 @@ impl<O: Outside> Pipeline<O> {
 
     /// Local time in rules and alerts from now on.
     pub fn set_clock(&mut self, clock: Clock) {
-        self.config.alerts.clock = clock;
+        if self.config.alerts.clock != clock {
+            self.outside.input(Input::Clock(clock));
+            self.config.alerts.clock = clock;
+        }
     }
 
     /// Which alerts are folded from now on; those that are folded already are summed up.
@@ -230,6 +239,7 @@ impl<O: Outside> Pipeline<O> {
 
     /// An alert of the agent itself: it is delivered like one of a rule.
     pub fn raise(&mut self, alert: Alert) {
+        self.outside.input(Input::Raise(&alert));
         (self.deliver)(alert);
     }
 

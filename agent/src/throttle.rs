@@ -123,7 +123,7 @@ impl Throttle {
     pub fn admits(&mut self, rules: &Arc<RuleSet>, rule: RuleIndex, sight: &Sight<'_>, options: &AlertOptions) -> bool {
         let Some(active) = &mut self.0 else { return true };
         active.follow(rules, options);
-        active.advance(sight.event.header.boot_ns, options);
+        active.advance(sight, options);
         !active.folds(rule, sight, options)
     }
 
@@ -168,10 +168,10 @@ impl Active {
         self.rules = Arc::clone(rules);
     }
 
-    fn advance(&mut self, boot_ns: u64, options: &AlertOptions) {
-        if boot_ns >= self.latest_ns {
-            self.latest_ns = boot_ns;
-            self.latest_at = Instant::now();
+    fn advance(&mut self, sight: &Sight<'_>, options: &AlertOptions) {
+        if sight.event.header.boot_ns >= self.latest_ns {
+            self.latest_ns = sight.event.header.boot_ns;
+            self.latest_at = sight.outside.now();
         }
         self.end(self.latest_ns, options);
     }

@@ -102,12 +102,7 @@ impl Waiting {
 
     /// Events that have waited too long, in order per container.
     pub(crate) fn overdue(&mut self, now: Instant) -> Vec<Held> {
-        let late: Vec<String> = self
-            .held
-            .iter()
-            .filter(|(_, queue)| now.duration_since(queue.since) >= self.hold_time)
-            .map(|(id, _)| id.clone())
-            .collect();
+        let late = self.ids(|queue| now.duration_since(queue.since) >= self.hold_time);
         let mut events = Vec::new();
         for id in late {
             events.extend(self.take(&id));
@@ -121,7 +116,7 @@ impl Waiting {
 
     /// Every held event.
     pub(crate) fn all_held(&mut self) -> Vec<Held> {
-        let ids: Vec<String> = self.held.keys().cloned().collect();
+        let ids = self.ids(|_| true);
         ids.iter().flat_map(|id| self.take(id)).collect()
     }
 
@@ -178,6 +173,13 @@ impl Waiting {
     /// Events parked.
     pub(crate) fn parked(&self) -> usize {
         self.parked_events
+    }
+
+    /// Containers whose queues are wanted, in the order of their first events: a recording gives the same alerts in the same order.
+    fn ids(&self, wanted: impl Fn(&Queue) -> bool) -> Vec<String> {
+        let mut ids: Vec<_> = self.held.iter().filter(|(_, queue)| wanted(queue)).collect();
+        ids.sort_by_key(|(_, queue)| queue.events.front().map(|held| held.seen.number));
+        ids.into_iter().map(|(id, _)| id.clone()).collect()
     }
 
     fn take(&mut self, id: &str) -> VecDeque<Held> {

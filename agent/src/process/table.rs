@@ -155,7 +155,7 @@ impl ProcessTable {
             }
         }
         // Nothing has ended: the oldest process is the one whose events are rarest.
-        if let Some(oldest) = self.processes.keys().min_by_key(|k| k.start_ticks).copied() {
+        if let Some(oldest) = self.processes.keys().min_by_key(|k| (k.start_ticks, k.tgid)).copied() {
             self.remove(&oldest);
             self.counters.evicted += 1;
         }
