@@ -686,8 +686,8 @@ impl Value for ExtraField {
 
     fn show(&self) -> String {
         match &self.format {
-            Some(format) => format!("{{{}: {format}}}", self.name),
-            None => self.name.clone(),
+            Some(format) => format!("{{{}: {}}}", schema::quoted(&self.name), schema::quoted(format)),
+            None => schema::quoted(&self.name),
         }
     }
 }

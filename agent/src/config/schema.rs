@@ -351,8 +351,16 @@ impl<T: Value> Value for Option<T> {
     }
 }
 
-fn quoted(text: &str) -> String {
-    if text.is_empty() { "\"\"".to_owned() } else { text.to_owned() }
+/// Text as YAML has it: as it is where it can be taken for nothing else.
+pub(super) fn quoted(text: &str) -> String {
+    const WORDS: [&str; 9] = ["null", "true", "false", "yes", "no", "on", "off", "y", "n"];
+    let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '.' | '/' | '_' | '-');
+    let begins = text.starts_with(|c: char| c.is_ascii_lowercase() || c == '/') || text.starts_with("./");
+    if begins && text.chars().all(plain) && !WORDS.contains(&text) {
+        return text.to_owned();
+    }
+    // YAML has every string of JSON; text is never what fails to be one.
+    serde_json::to_string(text).unwrap_or_default()
 }
 
 /// At most 64 characters, control characters escaped: a key of a foreign file goes into a one-line message.
