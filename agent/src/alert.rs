@@ -54,12 +54,17 @@ impl From<&Config> for Format {
 impl Format {
     /// Appends the alert as one line, with its newline.
     pub fn write(&self, alert: &Alert, out: &mut Vec<u8>) {
+        self.write_raised(&alert.raised, out);
+    }
+
+    /// The same of an alert that has no number: it is not in the line.
+    pub fn write_raised(&self, alert: &purser_rules::Alert, out: &mut Vec<u8>) {
         let start = out.len();
         let written = if self.json {
-            serde_json::to_writer(&mut *out, &alert.raised.to_json(&self.options))
+            serde_json::to_writer(&mut *out, &alert.to_json(&self.options))
         } else {
             // Escaped as JSON, so that no container can break the line or drive the terminal, but without the quotes.
-            serde_json::to_writer(&mut *out, &alert.raised.output).map(|()| {
+            serde_json::to_writer(&mut *out, &alert.output).map(|()| {
                 out.pop();
                 out.remove(start);
             })

@@ -469,4 +469,4 @@ fn convert_file(record: &FileRecord, path: &Walked) -> FileIdentity {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -8,6 +8,7 @@ use std::net::SocketAddr;
 
 pub use agent_common::EventType;
 use bytes::Bytes;
+use serde::{Deserialize, Serialize};
 
 /// An event and the task that caused it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -278,7 +279,7 @@ pub(crate) const MEMFD_MAGICS: [u64; 2] = [0x0102_1994, 0x9584_58f6];
 pub(crate) const OVERLAYFS: u64 = 0x794C_7630;
 
 /// A file as the kernel object says, at the event.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 pub struct FileIdentity {
     /// `inode->i_sb->s_dev`.
     pub dev: u32,
@@ -322,7 +323,7 @@ impl FileIdentity {
 }
 
 /// An overlay inode's backing file. `real_*` name the file on the layer's own file system.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 pub struct Overlay {
     /// The content lies in the upper layer.
     pub upper: bool,

@@ -248,6 +248,11 @@ impl<O: Outside> Pipeline<O> {
         &self.rules
     }
 
+    /// Gives back what it reads from outside.
+    pub fn into_outside(self) -> O {
+        self.outside
+    }
+
     /// What the pipeline reads from outside.
     pub fn outside(&mut self) -> &mut O {
         &mut self.outside

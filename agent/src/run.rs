@@ -15,7 +15,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::active::{self, ActiveRules};
 use crate::alert::{Format, LiveFormat, Numbering};
-use crate::cli::{RunArgs, Summary};
+use crate::cli::{RecordArgs, RuleFile, RunArgs, Summary};
 use crate::config::{Config, TierChoice};
 use crate::container::Containers;
 use crate::http::{Health, Server};
@@ -26,8 +26,9 @@ use crate::metrics::Metrics;
 use crate::outside::Outside;
 use crate::pipeline::Pipeline;
 use crate::process::Procfs;
+use crate::recording::{self, Recording, Reported, Start, Writer, Written};
 use crate::reload::files::{self, Content, Files};
-use crate::reload::{self, Orders, Reload, Surroundings};
+use crate::reload::{self, Reload, Surroundings};
 use crate::sensor::{HookState, Policy, Sensor, SensorConfig, Tier, TierReport};
 use crate::sink::Sinks;
 use crate::tally::Tally;
@@ -41,15 +42,105 @@ const IDLE: Duration = Duration::from_secs(1);
 const PUBLISH: Duration = Duration::from_millis(500);
 
 /// Runs the agent until `args.duration` is over, or SIGINT or SIGTERM comes. `config` is what `args` name, read.
-#[allow(clippy::needless_pass_by_value, reason = "the shape of `cli::Run`")]
-pub fn run(config: Config, args: &RunArgs) -> Result<Summary> {
+pub fn run(config: &Config, args: &RunArgs) -> Result<Summary> {
+    Ok(work(config, args, Mode::Run, |live, _| Ok(live))?.0)
+}
+
+/// The same, with a recording of all that alerts follow from. Rules stay what they are at its start.
+pub fn record(config: &Config, args: &RecordArgs) -> Result<(Summary, Written)> {
+    let everything = args.run.rules.is_empty();
+    let (summary, recording) = work(config, &args.run, Mode::Record { everything }, |live, begun| {
+        let waker = begun.wake.clone();
+        let writer = Writer::create(&args.write, args.limits(), Box::new(move || waker.wake()))?;
+        let start = start(config, &live, begun)?;
+        Ok(Recording::new(live, writer, &start, begun.texts))
+    })?;
+    Ok((summary, recording.finish()?))
+}
+
+/// What the agent is started for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Mode {
+    Run,
+    /// `everything`: for any rules.
+    Record {
+        everything: bool,
+    },
+}
+
+/// The machine as the worker has it: as it is, or with a recorder in between.
+trait Machine: Outside {
+    fn live(&mut self) -> &mut Live;
+    /// Takes note of what was counted.
+    fn note(&mut self, _metrics: &Metrics) {}
+    /// There is no use in going on.
+    fn has_ended(&self) -> bool {
+        false
+    }
+}
+
+impl Machine for Live {
+    fn live(&mut self) -> &mut Live {
+        self
+    }
+}
+
+impl Machine for Recording<Live> {
+    fn live(&mut self) -> &mut Live {
+        self.inner()
+    }
+
+    fn note(&mut self, metrics: &Metrics) {
+        self.losses(metrics);
+    }
+
+    fn has_ended(&self) -> bool {
+        self.has_ended()
+    }
+}
+
+/// What is known when the sensor runs and the pipeline does not.
+struct Begun<'a> {
+    sensor: &'a Sensor,
+    policy: &'a Policy,
+    rules: &'a ActiveRules,
+    texts: &'a [RuleFile],
+    wake: &'a Wake,
+    started_boot_ns: u64,
+}
+
+fn start(config: &Config, live: &Live, begun: &Begun<'_>) -> Result<Start> {
+    let uname = rustix::system::uname();
+    let options = crate::alert::options(config);
+    Ok(Start {
+        kernel: uname.release().to_string_lossy().into_owned(),
+        machine: std::env::consts::ARCH.to_owned(),
+        hostname: options.hostname,
+        started_boot_ns: begun.started_boot_ns,
+        epoch_offset_ns: live.epoch_offset_ns(),
+        clock: options.clock.offset.whole_seconds(),
+        tier: begun.sensor.tier().in_use.to_string(),
+        hooks: attached(begun.sensor),
+        reported: Reported::of(begun.policy),
+        domains: begun.rules.set.needs().domains.clone(),
+        config: recording::settings::recorded(config)?,
+        rules: u32::try_from(begun.texts.len()).context("too many rule files")?,
+    })
+}
+
+fn work<O: Machine>(
+    config: &Config,
+    args: &RunArgs,
+    mode: Mode,
+    machine: impl FnOnce(Live, &Begun<'_>) -> Result<O>,
+) -> Result<(Summary, O)> {
     if !rustix::process::geteuid().is_root() {
-        bail!("purser run needs root, to load eBPF programs and to look into containers; start it with sudo");
+        bail!("this needs root, to load eBPF programs and to look into containers; start it with sudo");
     }
     let metrics = Arc::new(Metrics::new());
     let health = Arc::new(Health::default());
     let (hooks_attached, rules_loaded) = (health.condition("hooks attached"), health.condition("rules loaded"));
-    let (files, content, rules) = load(&config, args, &metrics)?;
+    let (files, texts, rules) = load(config, args, &metrics)?;
     rules_loaded.set(true);
     let wake = Wake::new()?;
     let signals = Signals::start(wake.clone())?;
@@ -61,19 +152,39 @@ pub fn run(config: Config, args: &RunArgs) -> Result<Summary> {
         }
         None => None,
     };
-    let format = LiveFormat::from(Format::from(&config));
-    let sinks = Arc::new(Sinks::start(&config, &format, &metrics)?);
-    let outside = outside(&config, &wake)?;
-    let containers_wake = outside.wake_fd()?;
-    let policy = reload::policy(rules.set.needs(), config.scope);
-    let mut sensor = Sensor::start(&sensor_config(&config), &policy)?;
+    let format = LiveFormat::from(Format::from(config));
+    let sinks = Arc::new(Sinks::start(config, &format, &metrics)?);
+    let live = outside(config, &wake)?;
+    let containers_wake = live.wake_fd()?;
+    let policy = match mode {
+        Mode::Record { everything: true } => Policy::everything(),
+        Mode::Record { everything: false } | Mode::Run => reload::policy(rules.set.needs(), config.scope),
+    };
+    let mut sensor = Sensor::start(&sensor_config(config), &policy)?;
     check_tier(config.sensor.tier, sensor.tier())?;
     sensor.watch(wake.fd())?;
     sensor.watch(containers_wake.as_fd())?;
-    let mut pipeline = pipeline(&config, outside, &rules, &metrics, Arc::clone(&sinks));
+    let started_boot_ns = live::boot_ns();
+    let (begun_policy, begun_rules) = (&policy, &*rules);
+    let begun = Begun {
+        sensor: &sensor,
+        policy: begun_policy,
+        rules: begun_rules,
+        texts: &texts,
+        wake: &wake,
+        started_boot_ns,
+    };
+    let outside = machine(live, &begun)?;
+    let mut pipeline = pipeline(config, outside, &rules, &metrics, Arc::clone(&sinks), started_boot_ns);
     pipeline.scan();
-    let surroundings = Surroundings { metrics: Arc::clone(&metrics), wake: wake.clone(), format };
-    let (reload, mut orders) = Reload::start(files, content, (&rules, policy), surroundings)?;
+    let mut reloads = if mode == Mode::Run {
+        let surroundings = Surroundings { metrics: Arc::clone(&metrics), wake: wake.clone(), format };
+        let content = Content::new(config.clone(), &texts);
+        Some(Reload::start(files, content, (&rules, policy), surroundings)?)
+    } else {
+        None
+    };
+    drop(texts);
     hooks_attached.set(true);
     greet(&sensor, &rules);
     drop(rules);
@@ -82,15 +193,22 @@ pub fn run(config: Config, args: &RunArgs) -> Result<Summary> {
     let mut losses = LossWatch::new(&config.syscall_event_drops, &metrics, Instant::now(), live::epoch_ns());
     let mut published = Instant::now();
     let end = args.duration.and_then(|duration| Instant::now().checked_add(duration));
-    while !signals.stop() && end.is_none_or(|end| Instant::now() < end) {
+    while !signals.stop() && !pipeline.outside().has_ended() && end.is_none_or(|end| Instant::now() < end) {
         if signals.reopen() {
             sinks.reopen();
         }
         if signals.reload() {
-            reload.request();
+            if let Some((reload, _)) = &reloads {
+                reload.request();
+            } else {
+                tracing::warn!("rules and configuration stay as they are while they are recorded");
+            }
         }
         let limit = end.map_or(IDLE, |end| end.saturating_duration_since(Instant::now()).min(IDLE));
-        round(&mut sensor, &mut pipeline, &wake, limit, &mut orders)?;
+        round(&mut sensor, &mut pipeline, &wake, limit)?;
+        if let Some((_, orders)) = &mut reloads {
+            orders.obey(&mut sensor, &mut pipeline);
+        }
         if published.elapsed() >= PUBLISH {
             publish(&mut sensor, &mut pipeline, &metrics);
             pipeline.set_clock(crate::alert::clock());
@@ -104,9 +222,10 @@ pub fn run(config: Config, args: &RunArgs) -> Result<Summary> {
             }
         }
     }
-    drop(reload);
-    orders.obey(&mut sensor, &mut pipeline);
-    drop(orders);
+    if let Some((reload, mut orders)) = reloads.take() {
+        drop(reload);
+        orders.obey(&mut sensor, &mut pipeline);
+    }
     let (tier, hooks) = (sensor.tier().in_use.to_string(), attached(&sensor));
     finish(&mut sensor, &mut pipeline, &wake)?;
     publish(&mut sensor, &mut pipeline, &metrics);
@@ -114,16 +233,16 @@ pub fn run(config: Config, args: &RunArgs) -> Result<Summary> {
         pipeline.raise(alert);
     }
     let enabled = pipeline.rules().enabled();
-    drop(pipeline);
+    let outside = pipeline.into_outside();
     if let Ok(sinks) = Arc::try_unwrap(sinks) {
         sinks.finish(END);
     }
     drop(server);
-    Ok(Summary::of(&metrics, tier, hooks, enabled))
+    Ok((Summary::of(&metrics, tier, hooks, enabled), outside))
 }
 
 /// The rules of the start, with what a reload goes on from.
-fn load(config: &Config, args: &RunArgs, metrics: &Metrics) -> Result<(Files, Content, Arc<ActiveRules>)> {
+fn load(config: &Config, args: &RunArgs, metrics: &Metrics) -> Result<(Files, Vec<RuleFile>, Arc<ActiveRules>)> {
     let mut files = Files::new(args.clone(), config);
     let texts = files.rules(config, true)?;
     let (set, warnings) =
@@ -132,7 +251,7 @@ fn load(config: &Config, args: &RunArgs, metrics: &Metrics) -> Result<(Files, Co
         tracing::warn!("{warning}");
     }
     let rules = ActiveRules::new(set, config.rule_matching.into(), metrics);
-    Ok((files, Content::new(config.clone(), &texts), rules))
+    Ok((files, texts, rules))
 }
 
 fn outside(config: &Config, wake: &Wake) -> Result<Live> {
@@ -181,8 +300,8 @@ fn attached(sensor: &Sensor) -> Vec<String> {
 }
 
 /// Brings what other modules count into the metrics.
-fn publish(sensor: &mut Sensor, pipeline: &mut Pipeline<Live>, metrics: &Metrics) {
-    for cgroup in pipeline.outside().take_settled_hosts() {
+fn publish<O: Machine>(sensor: &mut Sensor, pipeline: &mut Pipeline<O>, metrics: &Metrics) {
+    for cgroup in pipeline.outside().live().take_settled_hosts() {
         if let Err(error) = sensor.add_host_cgroup(cgroup) {
             tracing::debug!(cgroup, %error, "its events are sorted out by the agent");
         }
@@ -199,21 +318,23 @@ fn publish(sensor: &mut Sensor, pipeline: &mut Pipeline<Live>, metrics: &Metrics
         metrics.counter(DROPPED, &[name]).raise_to(count);
     }
     pipeline.publish();
-    pipeline.outside().publish(metrics);
+    pipeline.outside().live().publish(metrics);
+    pipeline.outside().note(metrics);
 }
 
-fn pipeline(
+fn pipeline<O: Outside>(
     config: &Config,
-    outside: Live,
+    outside: O,
     rules: &Arc<ActiveRules>,
     metrics: &Arc<Metrics>,
     sinks: Arc<Sinks>,
-) -> Pipeline<Live> {
+    started_boot_ns: u64,
+) -> Pipeline<O> {
     let mut numbering = Numbering::default();
     let deliver = Box::new(move |raised| sinks.send(&Arc::new(numbering.number(raised))));
     let settings = reload::settings(config);
     let mut pipeline =
-        Pipeline::new(settings, outside, Arc::clone(rules), Tally::new(metrics), live::boot_ns(), deliver);
+        Pipeline::new(settings, outside, Arc::clone(rules), Tally::new(metrics), started_boot_ns, deliver);
     pipeline.set_throttle(Throttle::new(&config.throttle, &rules.set, metrics));
     pipeline
 }
@@ -234,18 +355,11 @@ fn greet(sensor: &Sensor, rules: &ActiveRules) {
 }
 
 /// Waits for something to do, for at most `limit`, and does it.
-fn round<O: Outside>(
-    sensor: &mut Sensor,
-    pipeline: &mut Pipeline<O>,
-    wake: &Wake,
-    limit: Duration,
-    orders: &mut Orders,
-) -> Result<()> {
+fn round<O: Outside>(sensor: &mut Sensor, pipeline: &mut Pipeline<O>, wake: &Wake, limit: Duration) -> Result<()> {
     let now = Instant::now();
     let deadline = pipeline.tick(now).map_or(limit, |at| at.saturating_duration_since(now).min(limit));
     sensor.poll(deadline, &mut |record| pipeline.record(record))?;
     wake.clear();
-    orders.obey(sensor, pipeline);
     Ok(())
 }
 

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Instant;
 
 use bytes::Bytes;
 use purser_rules::Needs;
@@ -32,6 +33,8 @@ pub(crate) struct Fake {
     pub(crate) users: HashMap<u32, User>,
     /// By address.
     pub(crate) domains: HashMap<IpAddr, Vec<Bytes>>,
+    /// How late it is; without it as late as it is.
+    pub(crate) now: Option<Instant>,
     /// What was asked for.
     pub(crate) asked: Vec<(u64, ExecFile)>,
 }
@@ -71,6 +74,9 @@ impl Outside for Fake {
     }
     fn epoch_offset_ns(&self) -> i64 {
         1_700_000_000_000_000_000
+    }
+    fn now(&self) -> Instant {
+        self.now.unwrap_or_else(Instant::now)
     }
 }
 

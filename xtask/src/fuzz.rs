@@ -13,6 +13,8 @@ use crate::workspace;
 pub(crate) enum Target {
     /// Records of the kernel.
     Decode,
+    /// Recordings: read, replay.
+    Recording,
     /// Conditions: parse, print, compile, evaluate.
     Condition,
     /// Rule files: load, evaluate, alert.
@@ -25,10 +27,16 @@ impl Target {
     const fn name(self) -> &'static str {
         match self {
             Self::Decode => "decode",
+            Self::Recording => "recording",
             Self::Condition => "condition",
             Self::Loader => "loader",
             Self::Format => "format",
         }
+    }
+
+    /// It is a part of the agent, not of the rules alone.
+    const fn needs_agent(self) -> bool {
+        matches!(self, Self::Decode | Self::Recording)
     }
 }
 
@@ -52,13 +60,13 @@ pub(crate) fn run(target: Target, seconds: u32) -> Result<()> {
     eprintln!("fuzz: {} seeds in {}", seeds.len(), corpus.display());
     let mut fuzz = workspace::program("rustup")?;
     fuzz.args(["run", "nightly", "cargo", "fuzz", "run"]);
-    if target != Target::Decode {
-        // Without the agent, which only `decode` needs.
+    if !target.needs_agent() {
+        // Without the agent, which takes long to build.
         fuzz.arg("--no-default-features");
     }
     fuzz.args([target.name(), "--", "-max_len=4096", "-timeout=10", "-print_final_stats=1"]);
     fuzz.arg(format!("-max_total_time={seconds}"));
-    if target != Target::Decode {
+    if !target.needs_agent() {
         fuzz.arg(format!("-dict={}", workspace::root().join("fuzz/rules.dict").display()));
     }
     workspace::check(&mut fuzz)
@@ -82,7 +90,7 @@ fn seeds(target: Target) -> Result<Vec<Vec<u8>>> {
                 Target::Loader => vec![format!("{item}\n\0")],
                 Target::Condition => value(&item, "condition"),
                 Target::Format => value(&item, "output"),
-                Target::Decode => Vec::new(),
+                Target::Decode | Target::Recording => Vec::new(),
             }));
         }
     }
@@ -100,7 +108,7 @@ fn seeds(target: Target) -> Result<Vec<Vec<u8>>> {
                 }
                 Target::Condition => "expr",
                 Target::Format => "format",
-                Target::Decode => continue,
+                Target::Decode | Target::Recording => continue,
             };
             texts.extend(case[key].as_str().map(ToOwned::to_owned));
         }

@@ -6,6 +6,8 @@
 mod doctor;
 mod generate;
 mod manifest;
+mod record;
+mod replay;
 mod rules;
 mod run;
 mod summary;
@@ -21,6 +23,7 @@ use clap::{Parser, Subcommand, ValueEnum};
 use tracing_subscriber::EnvFilter;
 
 pub use self::{
+    record::{Record, RecordArgs},
     rules::{RuleFile, embedded as embedded_rules, read_file as read_rule_file},
     run::{Run, RunArgs},
     summary::Summary,
@@ -52,6 +55,10 @@ pub enum Command {
     Run(Box<RunArgs>),
     /// Say what this kernel and machine allow, what is not seen here, and what is wrong with the configuration.
     Doctor(doctor::DoctorArgs),
+    /// Watch this machine as `run` does, and record all that alerts follow from (needs root).
+    Record(Box<RecordArgs>),
+    /// Evaluate a recording: the same alerts again, or those of other rules.
+    Replay(replay::ReplayArgs),
     /// Check, list and describe rules.
     #[command(subcommand)]
     Rules(rules::RulesCommand),
@@ -93,12 +100,14 @@ impl Color {
     }
 }
 
-/// Parses the command line and carries it out; `run` is the agent.
-pub fn main(run: Run) -> ExitCode {
+/// Parses the command line and carries it out; `run` and `record` are the agent.
+pub fn main(run: Run, record: Record) -> ExitCode {
     let cli = Cli::parse();
     let result = match cli.command {
         Command::Run(args) => run::execute(&args, run),
         Command::Doctor(args) => doctor::execute(&args),
+        Command::Record(args) => record::execute(&args, record),
+        Command::Replay(args) => replay::execute(&args),
         Command::Rules(command) => rules::execute(&command),
         Command::Manifest(command) => manifest::execute(&command),
         Command::Completions { shell } => generate::completions(shell),

@@ -152,7 +152,7 @@ pub fn read_file(path: &Path) -> std::io::Result<Vec<u8>> {
 }
 
 /// The text of the rule files at `paths`, directories opened up; without paths, of the embedded rules.
-fn read(paths: &[PathBuf]) -> anyhow::Result<Vec<RuleFile>> {
+pub(super) fn read(paths: &[PathBuf]) -> anyhow::Result<Vec<RuleFile>> {
     if paths.is_empty() {
         return Ok(embedded());
     }

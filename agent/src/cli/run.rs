@@ -15,7 +15,7 @@ use crate::config::{Config, Scope, Span};
 
 /// The agent: runs until the duration is over or a signal asks it to end, and gives what it counted. The arguments
 /// are what a changed configuration file is read with again.
-pub type Run = fn(Config, &RunArgs) -> anyhow::Result<Summary>;
+pub type Run = fn(&Config, &RunArgs) -> anyhow::Result<Summary>;
 
 /// Options of `purser run`. They win over the configuration file.
 #[derive(Debug, Clone, Args, Default)]
@@ -72,7 +72,7 @@ pub(super) fn execute(args: &RunArgs, run: Run) -> anyhow::Result<()> {
         // Hours later would be too late to hear of it.
         check_directory(path)?;
     }
-    let summary = run(config, args)?;
+    let summary = run(&config, args)?;
     say(&summary);
     match &args.summary {
         Some(path) => summary.write(path).with_context(|| format!("cannot write the summary {}", path.display())),
@@ -80,7 +80,7 @@ pub(super) fn execute(args: &RunArgs, run: Run) -> anyhow::Result<()> {
     }
 }
 
-fn check_directory(summary: &Path) -> anyhow::Result<()> {
+pub(super) fn check_directory(summary: &Path) -> anyhow::Result<()> {
     let directory = Summary::directory(summary);
     if summary.is_dir() {
         bail!("--summary {}: it is a directory; name a file", summary.display());

@@ -30,6 +30,8 @@ pub use image::{ImageRef, image_by_reference};
 pub use reference::{Reference, short_id};
 pub use table::{Containers, Lookup, Scan};
 
+use serde::{Deserialize, Serialize};
+
 /// Where runtimes are looked for. The well-known places are always looked at; these come first.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ContainersConfig {
@@ -146,7 +148,7 @@ pub enum Error {
 }
 
 /// A container as its runtime describes it. Immutable: a later answer of the runtime makes a new one.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Container {
     /// Full id.
     pub id: String,
@@ -159,6 +161,7 @@ pub struct Container {
     /// Name; the id where the runtime gives none.
     pub name: String,
     /// The OCI bundle directory on the host.
+    #[serde(skip)]
     pub bundle: Option<PathBuf>,
     /// Host pid of its first process, 0 = unknown.
     pub init_pid: u32,
@@ -177,6 +180,7 @@ pub struct Container {
     /// A pod's pause container.
     pub sandbox: bool,
     /// Its root file system.
+    #[serde(skip)]
     pub rootfs: Rootfs,
     /// Its image; `None` where there is none (plain runc) or `image_pending`.
     pub image: Option<Image>,
@@ -207,7 +211,7 @@ impl Image {
 }
 
 /// A container runtime.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Runtime {
     /// containerd, through any client (`ctr`, nerdctl, CRI).
     Containerd,
@@ -235,7 +239,7 @@ impl Runtime {
 }
 
 /// One mount of the OCI configuration.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Mount {
     /// Host path or file system name.
     pub source: String,
@@ -248,7 +252,7 @@ pub struct Mount {
 }
 
 /// Namespaces that a container shares with the host.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Shares {
     /// The pid namespace.
     pub pid: bool,
@@ -259,7 +263,7 @@ pub struct Shares {
 }
 
 /// A pod as the bundle's annotations say.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Pod {
     /// Pod name.
     pub name: String,
@@ -285,7 +289,7 @@ pub struct Rootfs {
 }
 
 /// An image whose identity is closed: manifest -> config -> `diff_ids` -> chain id == what the container runs on.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 pub struct Image {
     /// Reference as the runtime has it (`docker.io/library/x:1`).
     pub reference: String,
@@ -300,11 +304,12 @@ pub struct Image {
     /// Layers, lowest first.
     pub layers: Vec<Layer>,
     /// Where the layers' bytes are.
+    #[serde(skip)]
     pub store: ImageStore,
 }
 
 /// One layer of an image.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Layer {
     /// `sha256:...` of the blob as distributed; empty where not known.
     pub digest: String,

@@ -51,6 +51,38 @@ fn sample_exec() -> Vec<u8> {
     record(&fixed, &[b"./sh", b"busy\0bin\0s"[..10].as_ref(), b"sh\0-c\0", b"A=1\0"])
 }
 
+/// The start of `/s/bin/busy` by process `tgid` of a cgroup.
+pub(crate) fn exec_record(tgid: u32, cgroup_id: u64, boot_ns: u64) -> Vec<u8> {
+    of_task(sample_exec(), tgid, cgroup_id, boot_ns)
+}
+
+/// A successful open of `/NAME` by process `tgid` of a cgroup, asked for as `asked`.
+pub(crate) fn open_record(tgid: u32, cgroup_id: u64, boot_ns: u64, asked: &str) -> Vec<u8> {
+    let names = b"passwd\0etc\0";
+    let path = PathRecord { length: 11, within: 11, ..PathRecord::default() };
+    let open = sample_open(path, OpenFlags::HAS_FILE, &[asked.as_bytes(), names]);
+    of_task(open, tgid, cgroup_id, boot_ns)
+}
+
+/// Every record begins with a header and the task's facts.
+fn of_task(mut record: Vec<u8>, tgid: u32, cgroup_id: u64, boot_ns: u64) -> Vec<u8> {
+    let header = HeaderRecord { boot_ns, ..fixed(&record).unwrap() };
+    record[..size_of::<HeaderRecord>()].copy_from_slice(&bytes_of(&header));
+    let length = (record.len() as u32).to_ne_bytes();
+    record[4..8].copy_from_slice(&length);
+    let place = size_of::<HeaderRecord>()..size_of::<HeaderRecord>() + size_of::<TaskRecord>();
+    let task = TaskRecord { tgid, tid: tgid, cgroup_id, ..task_of(&record[place.clone()]) };
+    // SAFETY: integers only, and the place has the size of the type.
+    unsafe { ptr::write_unaligned(record[place].as_mut_ptr().cast::<TaskRecord>(), task) };
+    record
+}
+
+fn task_of(bytes: &[u8]) -> TaskRecord {
+    assert_eq!(bytes.len(), size_of::<TaskRecord>());
+    // SAFETY: the length was checked; a task record holds integers only.
+    unsafe { ptr::read_unaligned(bytes.as_ptr().cast::<TaskRecord>()) }
+}
+
 fn sample_open(path: PathRecord, bits: u32, sections: &[&[u8]]) -> Vec<u8> {
     let fixed = OpenRecord {
         header: header(EventType::Openat),

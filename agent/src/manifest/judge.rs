@@ -3,6 +3,8 @@
 
 use std::{fmt, sync::Arc};
 
+use serde::{Deserialize, Serialize};
+
 use super::{
     capabilities::FileCapabilities,
     digest::Digest,
@@ -16,7 +18,7 @@ const SETGID: u32 = 0o2000;
 
 /// What a file is to the image of the container that runs it. The order is that of the rules: the first that
 /// applies is given.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Verdict {
     /// Not on this container's mounts: the runtime before the entry point, or a task in the host's mount namespace.
     Host,
@@ -60,7 +62,7 @@ names!(Verdict {
 });
 
 /// Why the verdict is what it is; also the label of the counters.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Reason {
     /// The task is in the host's mount namespace.
     HostMountNamespace,
@@ -223,7 +225,7 @@ pub struct Subject<'a> {
 }
 
 /// A verdict with what it rests on.
-#[derive(Clone, PartialEq)]
+#[derive(Clone, PartialEq, Serialize, Deserialize)]
 pub struct Judgement {
     /// The verdict.
     pub verdict: Verdict,
@@ -232,6 +234,7 @@ pub struct Judgement {
     /// State of the manifest it was judged by.
     pub status: Status,
     /// That manifest.
+    #[serde(with = "crate::recording::serial::manifest")]
     pub manifest: Option<Arc<Manifest>>,
     /// SHA-256 of the file; absent where it was not had or not needed.
     pub sha256: Option<Digest>,

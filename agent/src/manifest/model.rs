@@ -42,7 +42,7 @@ pub enum Source {
 }
 
 /// How far a manifest can be relied on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Status {
     /// Attested and verified.
     Ok,
@@ -116,7 +116,7 @@ names!(Status {
 });
 
 /// A regular file of the image.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct File {
     /// SHA-256 of its content.
     pub digest: Digest,

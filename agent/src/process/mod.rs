@@ -9,6 +9,7 @@ use std::borrow::Cow;
 use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
+use serde::{Deserialize, Serialize};
 
 pub use procfs::Procfs;
 pub use table::{ProcessCounters, ProcessTable};
@@ -18,7 +19,7 @@ use crate::event::{Exec, FileIdentity, Task};
 use crate::manifest::Judgement;
 
 /// Names a process for ever: a pid alone is reused.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct ProcessKey {
     /// Thread group id in the initial pid namespace.
     pub tgid: u32,
@@ -48,7 +49,7 @@ impl ProcessKey {
 }
 
 /// One process. Replaced, never changed, so that a parked event keeps what it saw.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Process {
     /// Its name for ever.
     pub key: ProcessKey,
@@ -77,6 +78,7 @@ pub struct Process {
     /// Command name of the leader, NUL padded.
     pub comm: [u8; 16],
     /// What it runs; shared with the processes that forked from it since.
+    #[serde(with = "crate::recording::serial::shared")]
     pub program: Arc<Program>,
 }
 
@@ -88,29 +90,38 @@ impl Process {
 }
 
 /// What one successful exec started.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 pub struct Program {
     /// Resolved path of the executable; empty where unknown (kernel threads).
+    #[serde(with = "crate::recording::serial::bytes")]
     pub path: Bytes,
     /// Path from its own file system's root where different.
+    #[serde(with = "crate::recording::serial::bytes")]
     pub fs_path: Bytes,
     /// Name as asked for; empty where unknown.
+    #[serde(with = "crate::recording::serial::bytes")]
     pub filename: Bytes,
     /// argv, NUL separated.
+    #[serde(with = "crate::recording::serial::bytes")]
     pub argv: Bytes,
     /// Environment, NUL separated; empty unless a rule reads it.
+    #[serde(with = "crate::recording::serial::bytes")]
     pub envp: Bytes,
     /// Working directory at exec.
+    #[serde(with = "crate::recording::serial::bytes")]
     pub cwd: Bytes,
     /// The executable file; `None` for kernel threads and unreadable processes.
     pub file: Option<FileIdentity>,
     /// Time of the exec, ns since boot.
     pub exec_boot_ns: u64,
     /// The manifest verdict, once known.
+    #[serde(skip)]
     pub judgement: OnceLock<Judgement>,
     /// The number under which the verdict was asked for.
+    #[serde(skip)]
     pub ticket: OnceLock<u64>,
     /// The command line as Falco prints it, made at first use, and how much of it is the command name.
+    #[serde(skip)]
     command_line: OnceLock<(usize, Vec<u8>)>,
 }
 

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use rustix::fs::{Mode, OFlags, ResolveFlags};
+use serde::{Deserialize, Serialize};
 
 use crate::manifest::open;
 
@@ -24,13 +25,16 @@ const MAX_DATABASES: usize = 512;
 const FRESH: Duration = Duration::from_secs(2);
 
 /// An account.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct User {
     /// Login name.
+    #[serde(with = "crate::recording::serial::bytes")]
     pub name: Bytes,
     /// Home directory; may be empty.
+    #[serde(with = "crate::recording::serial::bytes")]
     pub home: Bytes,
     /// Login shell; may be empty.
+    #[serde(with = "crate::recording::serial::bytes")]
     pub shell: Bytes,
 }
 
