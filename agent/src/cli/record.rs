@@ -18,7 +18,7 @@ pub type Record = fn(&Config, &RecordArgs) -> anyhow::Result<(Summary, Written)>
 #[command(
     after_help = "Without --rules it records everything that the kernel can report, so that any rules can be replayed; with \
                         --rules, what these need. Alerts go to standard output as with `run`; sinks of the configuration \
-                        are left alone, and rules are not loaded anew.\n\
+                        are left alone, metrics are served only where --listen says so, and rules are not loaded anew.\n\
                         A recording holds what processes did, with arguments, environments and data: it is made readable by its \
                         owner alone."
 )]

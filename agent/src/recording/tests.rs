@@ -441,6 +441,18 @@ fn a_recording_is_a_new_file_of_its_owner_alone() {
 }
 
 #[test]
+fn a_recording_that_is_given_up_has_no_end() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().join("r");
+    let (sender, woken) = std::sync::mpsc::channel();
+    let wake = Box::new(move || sender.send(()).expect("heard"));
+    drop(Writer::create(&path, LIMITS, wake).expect("made"));
+    woken.recv().expect("the thread ends");
+    let mut reader = Reader::new(fs::File::open(&path).expect("there")).expect("a header");
+    assert!(matches!(reader.next_entry(), Err(ReadError::NoEnd(_))));
+}
+
+#[test]
 fn a_recording_ends_at_its_largest_size() {
     let directory = tempfile::tempdir().expect("a directory");
     let path = directory.path().join("r");

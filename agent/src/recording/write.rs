@@ -56,6 +56,9 @@ pub enum WriteError {
     /// An entry does not fit into a frame.
     #[error("cannot write the recording: one entry has more than {} MiB", MAX_FRAME >> 20)]
     TooLarge,
+    /// Nobody ended it: so the file has no end, and says so to a reader.
+    #[error("the recording was given up")]
+    Abandoned,
     /// The thread is gone.
     #[error("the thread that writes the recording has failed: this is a bug")]
     Thread,
@@ -79,7 +82,8 @@ pub struct Writer {
     /// Records in the frame.
     records: u64,
     since: Instant,
-    frames: Option<SyncSender<(Vec<u8>, u64)>>,
+    /// Frames with the number of their records, and nothing as the end.
+    frames: SyncSender<Option<(Vec<u8>, u64)>>,
     thread: Option<JoinHandle<Result<Written, WriteError>>>,
     ended: Arc<AtomicBool>,
     failure: Option<WriteError>,
@@ -94,7 +98,7 @@ impl Writer {
     pub fn create(path: &Path, limits: Limits, wake: Box<dyn Fn() + Send>) -> Result<Self, WriteError> {
         let file = create(path, limits.force)?;
         let ended = Arc::new(AtomicBool::new(false));
-        let (frames, queue) = mpsc::sync_channel::<(Vec<u8>, u64)>(QUEUE);
+        let (frames, queue) = mpsc::sync_channel::<Option<(Vec<u8>, u64)>>(QUEUE);
         let mut store = Store {
             file,
             path: path.to_owned(),
@@ -109,7 +113,7 @@ impl Writer {
         let flag = Arc::clone(&ended);
         let thread = thread::Builder::new().name("recording".to_owned()).spawn(move || {
             let result = (|| {
-                while let Ok((plain, records)) = queue.recv() {
+                while let Some((plain, records)) = queue.recv().map_err(|_gone| WriteError::Abandoned)? {
                     if !store.store(&plain, records, false)? {
                         return store.end(Ended::Full);
                     }
@@ -125,7 +129,7 @@ impl Writer {
             frame: Vec::with_capacity(FULL_FRAME),
             records: 0,
             since: Instant::now(),
-            frames: Some(frames),
+            frames,
             thread: Some(thread),
             ended,
             failure: None,
@@ -178,7 +182,7 @@ impl Writer {
     /// It could not be written to its end: what was stored before is usable.
     pub fn finish(mut self) -> Result<Written, WriteError> {
         self.flush();
-        self.frames = None;
+        let _ended = self.frames.send(None);
         let result = match self.thread.take().map(JoinHandle::join) {
             Some(Ok(result)) => result,
             Some(Err(_)) | None => Err(WriteError::Thread),
@@ -196,9 +200,7 @@ impl Writer {
         let frame = std::mem::replace(&mut self.frame, Vec::with_capacity(FULL_FRAME));
         let records = std::mem::take(&mut self.records);
         // A thread that has ended says why at the end.
-        if let Some(frames) = &self.frames {
-            let _ended = frames.send((frame, records));
-        }
+        let _ended = self.frames.send(Some((frame, records)));
     }
 
     /// The recording cannot go on.
