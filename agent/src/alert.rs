@@ -71,8 +71,30 @@ impl Format {
         };
         // Strings, numbers and a Vec: neither the data nor the writer can fail.
         debug_assert!(written.is_ok());
+        escape(out, start);
         out.push(b'\n');
     }
+}
+
+/// Escapes what JSON lets through and a terminal may act on: in JSON it stands inside strings, where it means the same.
+fn escape(out: &mut Vec<u8>, start: usize) {
+    // The first bytes of what there is to escape; most lines have none.
+    let Some(first) = out[start..].iter().position(|byte| matches!(byte, 0x7f | 0xc2 | 0xd8 | 0xe2)) else { return };
+    let tail = out.split_off(start + first);
+    for c in String::from_utf8_lossy(&tail).chars() {
+        if is_harmless(c) {
+            out.extend_from_slice(c.encode_utf8(&mut [0; 4]).as_bytes());
+        } else {
+            out.extend_from_slice(format!("\\u{:04x}", u32::from(c)).as_bytes());
+        }
+    }
+}
+
+/// Whether a character neither drives a terminal, nor breaks a line, nor turns the order of letters round.
+pub fn is_harmless(c: char) -> bool {
+    let turns = matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    let breaks = matches!(c, '\u{2028}' | '\u{2029}');
+    !(c.is_control() || turns || breaks)
 }
 
 /// The format that sinks write in now; a clone follows the same one.
@@ -201,6 +223,17 @@ mod tests {
             line(&format(false), &alert(hostile)),
             "22:13:20.123456789: Informational a\\nb\\r\\u001b[31m\\\"q\\\"\\\\ \u{fffd}é\n"
         );
+    }
+
+    #[test]
+    fn nothing_in_a_line_drives_a_terminal_or_turns_letters_round() {
+        let hostile = "a\u{7f}\u{9b}31m\u{202e}\u{2028}\u{61c}\u{2066}é日";
+        let alert = alert(hostile);
+        assert_eq!(line(&format(false), &alert), "a\\u007f\\u009b31m\\u202e\\u2028\\u061c\\u2066é日\n");
+        let json = line(&format(true), &alert);
+        assert!(json.trim_end().chars().all(is_harmless), "{json:?}");
+        let object: serde_json::Value = serde_json::from_str(&json).expect("one object");
+        assert_eq!(object["output"], hostile, "the same text");
     }
 
     #[test]

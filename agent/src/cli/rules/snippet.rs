@@ -2,6 +2,8 @@
 
 use unicode_width::UnicodeWidthChar as _;
 
+use crate::alert::is_harmless;
+
 /// Widest line that is shown, in columns of the terminal; of a longer one only what is around the mark.
 const WIDTH: usize = 100;
 
@@ -85,9 +87,7 @@ pub(super) fn harmless_text(text: &str) -> String {
 }
 
 fn harmless(c: char) -> char {
-    let turns = matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
-    let breaks = matches!(c, '\u{2028}' | '\u{2029}');
-    if c.is_control() || turns || breaks { '\u{fffd}' } else { c }
+    if is_harmless(c) { c } else { '\u{fffd}' }
 }
 
 #[cfg(test)]
