@@ -233,19 +233,27 @@ fn exec(bytes: &[u8]) -> Result<(TaskRecord, Body), DecodeError> {
     let argv = sections.take(record.argv_length as usize)?;
     let envp = sections.take(record.envp_length as usize)?;
     let interp = if interp == filename { Bytes::new() } else { interp };
+    let argv_truncated = record.flags & ExecFlags::ARGV_TRUNCATED != 0;
     let exec = Exec {
         file: convert_file(&record.file, &path),
         path: path.path(),
         fs_path: path.fs_path(),
         filename,
         interp,
-        argv: without_last_nul(argv),
-        argv_truncated: record.flags & ExecFlags::ARGV_TRUNCATED != 0,
+        argv: if argv_truncated { cut(&argv) } else { without_last_nul(argv) },
+        argv_truncated,
         envp: without_last_nul(envp),
         envp_truncated: record.flags & ExecFlags::ENVP_TRUNCATED != 0,
         cwd: cwd.path(),
     };
     Ok((record.task, Body::Exec(Box::new(exec))))
+}
+
+/// Arguments that were cut say so at their end, as a path that was cut does at its beginning: rules and alerts show it.
+fn cut(arguments: &Bytes) -> Bytes {
+    // Nothing could be read: the name of the program is not what is missing.
+    let start: &[u8] = if arguments.is_empty() { b"\0" } else { arguments };
+    [start, b"..."].concat().into()
 }
 
 fn without_last_nul(mut bytes: Bytes) -> Bytes {

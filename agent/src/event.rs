@@ -129,7 +129,7 @@ pub struct Exec {
     pub interp: Bytes,
     /// argv, NUL separated, without the last NUL.
     pub argv: Bytes,
-    /// argv did not fit and was cut.
+    /// argv did not fit, or could not be read, and ends with `...`.
     pub argv_truncated: bool,
     /// Environment, NUL separated; empty unless a rule reads it.
     pub envp: Bytes,

@@ -114,7 +114,7 @@ fn an_exec_record_becomes_an_exec() {
     assert_eq!(&exec.filename[..], b"./sh");
     assert_eq!(&exec.path[..], b"/s/bin/busy");
     assert_eq!(&exec.cwd[..], b"/");
-    assert_eq!((&exec.argv[..], exec.argv_truncated), (&b"sh\0-c"[..], true));
+    assert_eq!((&exec.argv[..], exec.argv_truncated), (&b"sh\0-c\0..."[..], true));
     assert_eq!((&exec.envp[..], exec.envp_truncated), (&b"A=1"[..], false));
     assert_eq!((exec.file.ino, exec.file.on_rootfs, exec.file.overlay), (5, true, None));
 }
