@@ -8,6 +8,7 @@
 )]
 #![allow(clippy::multiple_unsafe_ops_per_block, reason = "a trigger is a run of system calls")]
 
+mod attack;
 mod calls;
 #[cfg(target_arch = "x86_64")]
 mod compat;
