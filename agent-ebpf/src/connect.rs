@@ -91,6 +91,8 @@ pub unsafe fn fill<K: Object>(
             lost(Loss::FileGone);
             connected = false;
         }
+        // VERIFIER: not known to it, or it would follow each of these ways to the end.
+        let connected = output::opaque(usize::from(connected)) != 0;
         socket::fill::<K, SMALL_ROOM>(&mut record.socket, sections, file, asked, connected);
     }
 }
