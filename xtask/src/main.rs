@@ -65,6 +65,9 @@ enum Task {
     Bench {
         #[command(subcommand)]
         part: Option<BenchPart>,
+        /// Count the instructions that are added to calls, in emulated machines, instead.
+        #[arg(long, conflicts_with_all = ["json", "rounds", "binary"])]
+        icount: bool,
         /// Write the figures as JSON to this file, too.
         #[arg(long, value_name = "FILE")]
         json: Option<PathBuf>,
@@ -125,7 +128,10 @@ fn main() -> ExitCode {
         Task::Bench { part: Some(BenchPart::Rules { json, rounds }), .. } => {
             bench::rules::run(json.as_deref(), rounds).map(|()| true)
         }
-        Task::Bench { part: None, json, rounds, binary } => bench::run(binary, json.as_deref(), rounds).map(|()| true),
+        Task::Bench { part: None, icount: true, .. } => vm::icount::run(),
+        Task::Bench { part: None, json, rounds, binary, .. } => {
+            bench::run(binary, json.as_deref(), rounds).map(|()| true)
+        }
         Task::Vm { kernels, tier, filter } => vm::run(&kernels, tier, filter.as_deref()),
         Task::Fuzz { target, seconds } => fuzz::run(target, seconds).map(|()| true),
         Task::Docs => build::docs().map(|()| true),

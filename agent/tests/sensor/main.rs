@@ -12,6 +12,8 @@ mod attack;
 mod calls;
 #[cfg(target_arch = "x86_64")]
 mod compat;
+#[cfg(target_arch = "x86_64")]
+mod icount;
 mod losses;
 mod opens;
 mod processes;

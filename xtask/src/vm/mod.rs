@@ -2,11 +2,11 @@
 //! with each tier of hooks forced.
 
 mod boot;
+pub(crate) mod icount;
 mod initramfs;
 mod kernels;
 mod outcome;
 
-use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -18,7 +18,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 use xtask::rig::command;
 
-use self::boot::Machine;
+use self::boot::{Ended, Machine};
 use self::kernels::{KERNELS, Kernel};
 use self::outcome::{Outcome, PINNED};
 use crate::setup::{self, Purpose};
@@ -27,7 +27,7 @@ use crate::workspace;
 /// What is run in a machine, after `init.sh`.
 const SCRIPT: &str = r#"export PATH=/usr/bin:/bin TMPDIR=/tmp
 busybox ip link set lo up
-/tests/sensor --test-threads=1 --nocapture $PURSER_TEST_FILTER
+/tests/sensor --test-threads=1 --nocapture $PURSER_TEST_IGNORED $PURSER_TEST_FILTER
 echo "=== END $?"
 busybox poweroff -f
 "#;
@@ -63,7 +63,7 @@ pub(crate) fn run(series: &[String], tier: Option<Tier>, filter: Option<&str>) -
     if wanted.is_empty() {
         wanted.extend(KERNELS);
     }
-    let mut jobs = Vec::new();
+    let mut jobs: Vec<Job> = Vec::new();
     for kernel in wanted {
         let pinned = PINNED.iter().filter(|row| row.0 == kernel.series).map(|row| row.1);
         jobs.extend(tier.map_or_else(|| pinned.collect(), |tier| vec![tier]).into_iter().map(|tier| (kernel, tier)));
@@ -83,32 +83,30 @@ pub(crate) fn all(target: &Path) -> Result<Vec<Outcome>> {
     matrix(target, jobs.collect::<Result<_>>()?, None)
 }
 
-fn matrix(target: &Path, jobs: Vec<(&'static Kernel, Tier)>, filter: Option<&str>) -> Result<Vec<Outcome>> {
-    let folder = tempfile::tempdir().context("cannot create a directory for the machines")?;
-    let tests = tests(target, &folder)?;
-    let mut images: Vec<(&Kernel, PathBuf, PathBuf)> = Vec::new();
-    for (kernel, _) in &jobs {
-        if images.iter().all(|(known, ..)| known != kernel) {
-            let files = kernel.files()?;
-            let path = folder.path().join(kernel.series);
-            fs::write(&path, initramfs::build(&files.overlay, &[&tests], SCRIPT)?)
-                .with_context(|| format!("cannot write {}", path.display()))?;
-            images.push((kernel, files.image, path));
-        }
+fn matrix(target: &Path, jobs: Vec<Job>, filter: Option<&str>) -> Result<Vec<Outcome>> {
+    let images = Images::build(target, &jobs)?;
+    let outcomes = each(jobs, |kernel, tier| one(&images, kernel, tier, filter))?;
+    println!();
+    for outcome in &outcomes {
+        println!("{outcome}");
     }
-    let queue = Mutex::new(VecDeque::from(jobs));
-    let outcomes = Mutex::new(Vec::new());
-    // One on each processor.
+    Ok(outcomes)
+}
+
+/// One machine.
+type Job = (&'static Kernel, Tier);
+
+/// Does `work` for each job, as many at once as there are processors, and gives the results in the order of the jobs.
+fn each<T: Send>(jobs: Vec<Job>, work: impl Fn(&'static Kernel, Tier) -> Result<T> + Sync) -> Result<Vec<T>> {
+    let queue = Mutex::new(jobs.into_iter().enumerate());
+    let done = Mutex::new(Vec::new());
     let together = thread::available_parallelism().map_or(1, usize::from).min(4);
+    let take = || queue.lock().unwrap_or_else(PoisonError::into_inner).next();
     thread::scope(|scope| {
         let work = || -> Result<()> {
-            loop {
-                let Some((kernel, tier)) = queue.lock().unwrap_or_else(PoisonError::into_inner).pop_front() else {
-                    break;
-                };
-                let image = images.iter().find(|(known, ..)| *known == kernel).context("a kernel without image")?;
-                let outcome = one(kernel, tier, &image.1, &image.2, filter)?;
-                outcomes.lock().unwrap_or_else(PoisonError::into_inner).push(outcome);
+            while let Some((nth, (kernel, tier))) = take() {
+                let result = work(kernel, tier)?;
+                done.lock().unwrap_or_else(PoisonError::into_inner).push((nth, result));
             }
             Ok(())
         };
@@ -117,35 +115,64 @@ fn matrix(target: &Path, jobs: Vec<(&'static Kernel, Tier)>, filter: Option<&str
             .into_iter()
             .try_for_each(|worker| worker.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
     })?;
-    let mut outcomes = outcomes.into_inner().unwrap_or_else(PoisonError::into_inner);
-    outcomes
-        .sort_by_key(|outcome| (KERNELS.iter().position(|kernel| kernel.series == outcome.series), outcome.tier as u8));
-    println!();
-    for outcome in &outcomes {
-        println!("{outcome}");
-    }
-    Ok(outcomes)
+    let mut done = done.into_inner().unwrap_or_else(PoisonError::into_inner);
+    done.sort_by_key(|(nth, _)| *nth);
+    Ok(done.into_iter().map(|(_, result)| result).collect())
 }
 
-fn one(kernel: &'static Kernel, tier: Tier, image: &Path, initramfs: &Path, filter: Option<&str>) -> Result<Outcome> {
-    let name = format!("{} {tier:?}", kernel.series);
-    let mut arguments = format!("lsm={} PURSER_TEST_TIER={tier:?}", tier.modules());
-    if let Some(filter) = filter {
-        arguments.push_str(" PURSER_TEST_FILTER=");
-        arguments.push_str(filter);
-    }
-    let qemu = ["-accel", "tcg,thread=multi", "-smp", "2"];
-    let machine = Machine { kernel: image, initramfs, arguments: &arguments, qemu: &qemu, limit: LIMIT };
-    let start = Instant::now();
-    let ended = machine.run(&mut |line| println!("[{name}] {line}"))?;
-    let outcome = Outcome::of(kernel.series, tier, filter.is_some(), start.elapsed(), &ended);
-    if outcome.trouble.is_some() {
-        let lines: Vec<&str> = ended.console.lines().collect();
-        for line in &lines[lines.len().saturating_sub(60)..] {
-            println!("[{name} kernel] {line}");
+/// What machines start from.
+struct Images {
+    folder: TempDir,
+    kernels: Vec<(&'static Kernel, PathBuf)>,
+}
+
+impl Images {
+    fn build(target: &Path, jobs: &[Job]) -> Result<Self> {
+        let mut images = Self {
+            folder: tempfile::tempdir().context("cannot create a directory for the machines")?,
+            kernels: Vec::new(),
+        };
+        let tests = tests(target, &images.folder)?;
+        for (kernel, _) in jobs {
+            if images.kernels.iter().any(|(known, _)| known == kernel) {
+                continue;
+            }
+            let files = kernel.files()?;
+            let path = images.initramfs(kernel);
+            fs::write(&path, initramfs::build(&files.overlay, &[&tests], SCRIPT)?)
+                .with_context(|| format!("cannot write {}", path.display()))?;
+            images.kernels.push((kernel, files.image));
         }
+        Ok(images)
     }
-    Ok(outcome)
+
+    fn initramfs(&self, kernel: &Kernel) -> PathBuf {
+        self.folder.path().join(kernel.series)
+    }
+
+    /// Runs the tests with more environment, `environment`, in a machine of its own, and tells what they say.
+    fn run(&self, kernel: &Kernel, tier: Tier, environment: &str, qemu: &[&str]) -> Result<Ended> {
+        let image = &self.kernels.iter().find(|(known, _)| *known == kernel).context("a kernel without image")?.1;
+        let arguments = format!("lsm={} PURSER_TEST_TIER={tier:?} {environment}", tier.modules());
+        let initramfs = self.initramfs(kernel);
+        let machine = Machine { kernel: image, initramfs: &initramfs, arguments: &arguments, qemu, limit: LIMIT };
+        let name = format!("{} {tier:?}", kernel.series);
+        let ended = machine.run(&mut |line| println!("[{name}] {line}"))?;
+        if ended.trouble.is_some() {
+            let lines: Vec<&str> = ended.console.lines().collect();
+            for line in &lines[lines.len().saturating_sub(60)..] {
+                println!("[{name} kernel] {line}");
+            }
+        }
+        Ok(ended)
+    }
+}
+
+fn one(images: &Images, kernel: &'static Kernel, tier: Tier, filter: Option<&str>) -> Result<Outcome> {
+    let environment = filter.map_or_else(String::new, |filter| format!("PURSER_TEST_FILTER={filter}"));
+    let start = Instant::now();
+    let ended = images.run(kernel, tier, &environment, &["-accel", "tcg,thread=multi", "-smp", "2"])?;
+    Ok(Outcome::of(kernel.series, tier, filter.is_some(), start.elapsed(), &ended))
 }
 
 /// Builds the sensor's tests and gives a copy without debug information: it goes through an emulated machine's memory.
