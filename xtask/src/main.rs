@@ -6,6 +6,7 @@
     reason = "a command-line tool: progress on stderr, results on stdout"
 )]
 
+mod arm64;
 #[expect(clippy::cast_precision_loss, reason = "figures for people")]
 mod bench;
 mod build;
@@ -90,6 +91,8 @@ enum Task {
         #[arg(long, value_name = "NAME")]
         filter: Option<String>,
     },
+    /// Compile the agent for 64-bit arm.
+    Arm64,
     /// Fuzz one target; needs cargo-fuzz and a nightly compiler.
     Fuzz {
         /// What to fuzz.
@@ -133,6 +136,9 @@ fn main() -> ExitCode {
             bench::run(binary, json.as_deref(), rounds).map(|()| true)
         }
         Task::Vm { kernels, tier, filter } => vm::run(&kernels, tier, filter.as_deref()),
+        Task::Arm64 => setup::install(setup::Purpose::Everything)
+            .and_then(|()| arm64::check(&workspace::root().join("target")))
+            .map(|()| true),
         Task::Fuzz { target, seconds } => fuzz::run(target, seconds).map(|()| true),
         Task::Docs => build::docs().map(|()| true),
     };

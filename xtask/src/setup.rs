@@ -29,6 +29,8 @@ const CONTAINERS: &[&str] =
     &["busybox-static", "containerd", "debootstrap", "iproute2", "podman", "prometheus", "runc", "skopeo", "umoci"];
 /// Other kernels: an emulator, and what takes Debian's packages and programs apart.
 const MACHINES: &[&str] = &["binutils", "busybox-static", "qemu-system-x86", "xz-utils"];
+/// The C code of crates for 64-bit arm.
+const ARM64: &[&str] = &["gcc-aarch64-linux-gnu", "libc6-dev-arm64-cross"];
 
 /// A program from crates.io. Its version is pinned here, and its dependencies by its own lock file.
 struct Tool {
@@ -88,6 +90,7 @@ fn install_packages(purpose: Purpose) -> Result<()> {
     if purpose >= Purpose::Everything {
         wanted.extend(CONTAINERS);
         wanted.extend(MACHINES);
+        wanted.extend(ARM64);
     }
     wanted.sort_unstable();
     wanted.dedup();
