@@ -58,7 +58,7 @@ pub(crate) fn all(target: &Path) -> Result<bool> {
 
 fn count(images: &Images, kernel: &Kernel, tier: Tier) -> Result<Counts> {
     let qemu = ["-accel", "tcg,thread=single", "-icount", "shift=0,sleep=off", "-smp", "1"];
-    let environment = "nokaslr tsc=reliable no_timer_check PURSER_TEST_IGNORED=--ignored PURSER_TEST_FILTER=icount";
+    let environment = "nokaslr tsc=reliable PURSER_TEST_IGNORED=--ignored PURSER_TEST_FILTER=icount";
     let ended = images.run(kernel, tier, environment, &qemu)?;
     if let Some(trouble) = ended.trouble {
         bail!("{} tier {tier:?}: {trouble}", kernel.series);

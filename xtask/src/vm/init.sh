@@ -8,9 +8,10 @@ exec >/dev/ttyS1 2>&1
 [ -e /overlay.ko ] && insmod /overlay.ko
 mount -t overlay overlay -o lowerdir=/lower,upperdir=/upper,workdir=/work /merged || poweroff -f
 cd /merged || poweroff -f
-mount -t proc proc proc
+# Moved, so that nothing but the root is mounted on the kernel's own: as after any distribution's first steps.
+mount --move /proc proc
 mount -t sysfs sys sys
-mount -t devtmpfs dev dev
+mount --move /dev dev
 mkdir dev/shm
 mount -t tmpfs shm dev/shm
 mount -t securityfs security sys/kernel/security
