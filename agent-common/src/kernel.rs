@@ -227,6 +227,7 @@ facts! {
     PT_REGS_SIZE = Size("pt_regs");
     HELPER_TASK_PT_REGS = Helper("task_pt_regs");
     ATOMIC_FETCH = Probe("atomic_fetch");
+    ID_HLIST_HEAD = TypeId("hlist_head");
     TYPED_LOADS = Probe("typed_loads");
     COMPAT = Probe("compat");
     COMPLETE_HAS_CQE = Probe("complete_has_cqe");

@@ -30,7 +30,7 @@ pub unsafe fn on_exit(code: u16, call: Call, packed: u16, result: i64, current: 
     }
     // SAFETY: reads the current task's call, files and memory.
     unsafe {
-        if task::is_agent(current) || (policy.not_host.contains_code(code) && task::is_hosts(current)) {
+        if (policy.not_host.contains_code(code) && task::is_hosts()) || task::is_agent(current) {
             return;
         }
         let reads = &*(&raw const maps::READS).cast::<Reads>().add(usize::from(code & 0xff));

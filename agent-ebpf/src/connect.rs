@@ -29,7 +29,7 @@ pub unsafe fn on_exit(call: Call, socketcall: bool, result: i64, current: Typed)
     }
     // SAFETY: reads the current task's call, files and memory.
     unsafe {
-        if policy.not_host.contains(EventType::Connect) && task::is_hosts(current) {
+        if (policy.not_host.contains(EventType::Connect) && task::is_hosts()) || task::is_agent(current) {
             return;
         }
         let (fd, address, length) = if socketcall {

@@ -87,7 +87,7 @@ pub unsafe fn on_exec(ctx: &BtfTracePointContext) {
             }
         }
         // Ringing the bell costs the exec 25 us in a VM: worth it only where a verdict is to be given.
-        let urgency = if task::is_hosts(task) { Urgency::Soon } else { Urgency::Now };
+        let urgency = if task::is_hosts() { Urgency::Soon } else { Urgency::Now };
         output::send::<_, _, EXEC_ROOM>(scratch, urgency);
     }
 }

@@ -164,8 +164,7 @@ unsafe fn reads_of(opcode: u8, current: Typed) -> Option<(&'static RingReads, &'
     let policy = output::policy()?;
     let code = u16::from(reads.event);
     // SAFETY: reads the current task.
-    let left_out =
-        unsafe { task::is_agent(current) || (policy.not_host.contains_code(code) && task::is_hosts(current)) };
+    let left_out = unsafe { task::is_agent(current) || (policy.not_host.contains_code(code) && task::is_hosts()) };
     if left_out || !policy.events.contains_code(code) { None } else { Some((reads, policy)) }
 }
 

@@ -133,6 +133,15 @@ impl Typed {
     pub const fn argument(pointer: *const u8) -> Self {
         Self(pointer)
     }
+
+    /// The 8 bytes at the very start.
+    #[inline(always)]
+    unsafe fn u64_at_start(self) -> u64 {
+        let value: u64;
+        // SAFETY: a checked load.
+        unsafe { asm!("{0} = *(u64 *)({0} + 0)", inlateout(reg) self.0 => value, options(nostack)) };
+        value
+    }
 }
 
 macro_rules! typed_load {
@@ -316,4 +325,18 @@ pub fn typed_loads() -> bool {
 #[inline(always)]
 pub const fn typed_tasks() -> bool {
     !cfg!(feature = "untyped")
+}
+
+/// The pointer at a computed address.
+#[inline(always)]
+pub unsafe fn pointer_at(address: *const u8) -> *const u8 {
+    // SAFETY: a bad address reads as null.
+    unsafe {
+        if typed_loads() {
+            // VERIFIER: any structure with a pointer at its start will do.
+            Typed::at::<{ fact::ID_HLIST_HEAD }>(address).u64_at_start() as *const u8
+        } else {
+            Raw::read::<u64>(address) as *const u8
+        }
+    }
 }

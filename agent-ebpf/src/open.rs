@@ -9,7 +9,7 @@ use aya_ebpf::helpers::generated::{bpf_probe_read_user, bpf_probe_read_user_str}
 use crate::{
     file,
     maps::{self, OPEN_ROOM},
-    object::{Object, Raw, Typed, around, typed_loads, typed_tasks},
+    object::{Object, Raw, Typed, around, pointer_at, typed_loads, typed_tasks},
     output::{self, Sections, Urgency, lost},
     path::{self, Place},
     syscall::Call,
@@ -48,7 +48,7 @@ pub unsafe fn on_exit(event: EventType, call: Call, result: i64, current: Typed)
     }
     // SAFETY: reads the current task's call and files.
     unsafe {
-        if policy.not_host.contains(event) && task::is_hosts(current) {
+        if (policy.not_host.contains(event) && task::is_hosts()) || task::is_agent(current) {
             return;
         }
         let file = if result < 0 { core::ptr::null() } else { descriptor(current, result as u64) };
@@ -171,7 +171,7 @@ unsafe fn descriptor_of<T: Object>(current: T, fd: u64) -> *const u8 {
             return core::ptr::null();
         }
         let files = table.u64::<{ fact::FDTABLE_FD }>() as *const u8;
-        Raw::read::<u64>(files.wrapping_add(fd as usize * 8)) as *const u8
+        pointer_at(files.wrapping_add(fd as usize * 8))
     }
 }
 

@@ -2,6 +2,7 @@
 //! where the current task has a type, else by helper.
 
 use agent_common::{TaskRecord, fact};
+use aya_ebpf::helpers::generated::bpf_get_current_cgroup_id;
 
 use crate::{
     maps::{self, Process},
@@ -54,7 +55,7 @@ unsafe fn is_process<T: Object>(task: T, process: &Process) -> bool {
     u64::from(tgid) == process.tgid && unsafe { process_of(task) }.start_ns == process.start_ns
 }
 
-/// Fills in the facts of a task.
+/// Fills in the facts of the current task.
 #[inline(always)]
 pub unsafe fn fill(record: &mut TaskRecord, task: Typed) {
     // SAFETY: reads a task.
@@ -101,7 +102,7 @@ unsafe fn fill_from<T: Object>(record: &mut TaskRecord, task: T) {
         record.cap_permitted = cred.u64::<{ fact::CRED_CAP_PERMITTED }>();
         record.cap_effective = cred.u64::<{ fact::CRED_CAP_EFFECTIVE }>();
 
-        record.cgroup_id = cgroup_id_of(task);
+        record.cgroup_id = bpf_get_current_cgroup_id();
         record.mnt_ns = task
             .object::<{ fact::TASK_NSPROXY }>()
             .object::<{ fact::NSPROXY_MNT_NS }>()
@@ -112,11 +113,11 @@ unsafe fn fill_from<T: Object>(record: &mut TaskRecord, task: T) {
     }
 }
 
-/// Whether the task is in a cgroup that the agent knows to be the host's.
+/// Whether the current task is in a cgroup that the agent knows to be the host's.
 #[inline(always)]
-pub unsafe fn is_hosts(task: Typed) -> bool {
-    // SAFETY: reads the task; the value is not looked at.
-    unsafe { maps::HOST_CGROUPS.get(&cgroup_id(task)).is_some() }
+pub unsafe fn is_hosts() -> bool {
+    // SAFETY: no arguments; the value is not looked at.
+    unsafe { maps::HOST_CGROUPS.get(&bpf_get_current_cgroup_id()).is_some() }
 }
 
 /// Id of a task's cgroup v2 directory.
