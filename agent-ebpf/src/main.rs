@@ -23,8 +23,8 @@ mod syscall;
 mod task;
 
 use aya_ebpf::{
-    macros::{btf_tracepoint, fentry, lsm, raw_tracepoint},
-    programs::{BtfTracePointContext, FEntryContext, LsmContext, RawTracePointContext},
+    macros::{btf_tracepoint, fentry, lsm, raw_tracepoint, tracepoint},
+    programs::{BtfTracePointContext, FEntryContext, LsmContext, RawTracePointContext, TracePointContext},
 };
 
 /// Run once by the agent on itself, never attached: learns whom to leave out.
@@ -47,11 +47,20 @@ pub fn probe_fentry(_ctx: FEntryContext) -> i32 {
     0
 }
 
+/// At the exits of single calls, `tracepoint/syscalls:sys_exit_X`; in place of `sys_exit`.
+#[tracepoint]
+pub fn call_exit(ctx: TracePointContext) -> u32 {
+    // SAFETY: runs as a BPF program on tracepoints of that kind.
+    unsafe { syscall::on_single_exit(&ctx) }
+    0
+}
+
 macro_rules! hooks {
     ($( $(#[$doc:meta])* $name:ident($tracepoint:literal) => $handler:path; )*) => {
         $(
             $(#[$doc])*
             #[btf_tracepoint(function = $tracepoint)]
+            #[inline(always)]
             pub fn $name(ctx: BtfTracePointContext) -> i32 {
                 // SAFETY: runs as a BPF program on the tracepoint whose arguments the handler names.
                 unsafe { $handler(&ctx) }

@@ -2,14 +2,15 @@
 
 use agent_common::{EventGroup, EventType, SOCKETCALL_CODE, WANTED_CALLS, fact};
 use aya_ebpf::{
+    EbpfContext as _,
     helpers::generated::{bpf_get_current_task_btf, bpf_task_pt_regs},
-    programs::BtfTracePointContext,
+    programs::{BtfTracePointContext, TracePointContext},
 };
 
 use crate::{
     call, connect, maps,
     object::{Object, Raw, Typed, have, typed_tasks, value},
-    open, task,
+    open,
 };
 
 /// `TS_COMPAT` (`arch/x86/include/asm/thread_info.h`): in a call by `int 0x80` or its kind.
@@ -59,34 +60,75 @@ unsafe fn number(regs: Typed) -> usize {
     unsafe { regs.u32::<{ fact::REGS_NR }>() as usize }
 }
 
+/// The codes of the events of a call, native and (in the upper half) 32-bit; 0 = none.
+#[inline(always)]
+unsafe fn codes(number: usize) -> u16 {
+    if number >= WANTED_CALLS {
+        return 0;
+    }
+    // SAFETY: within the table.
+    unsafe { (&raw const maps::CALLS).cast::<u16>().add(number).read_volatile() }
+}
+
 /// `(regs, result)`: every call of the machine comes by, so the first lines decide what it costs.
 #[inline(always)]
 pub unsafe fn on_exit(ctx: &BtfTracePointContext) {
     let regs = Typed::argument(ctx.arg(0));
     // SAFETY: the arguments are those of the tracepoint.
     unsafe {
-        let number = number(regs);
-        if number >= WANTED_CALLS {
-            return;
+        let codes = codes(number(regs));
+        if codes != 0 {
+            any_exit(regs, ctx.arg(1), codes);
         }
-        let codes = (&raw const maps::CALLS).cast::<u16>().add(number).read_volatile();
-        if codes == 0 {
-            return;
-        }
+    }
+}
+
+/// A function of its own, so that a call without an event saves no registers and makes no room on the stack.
+#[inline(never)]
+unsafe fn any_exit(regs: Typed, result: i64, codes: u16) {
+    // SAFETY: reads the current task.
+    unsafe {
         let current = Typed::current();
         let compat = is_compat(current);
-        let code = if compat { codes >> 8 } else { codes & 0xff };
-        let call = Call { regs, compat };
+        exit(Call { regs, compat }, if compat { codes >> 8 } else { codes & 0xff }, result, current);
+    }
+}
+
+/// At the exit of a native call that some rule needs: `struct syscall_trace_exit` (`include/trace/syscall.h`). The kernel
+/// leaves 32-bit calls out (`perf_syscall_exit`).
+#[inline(always)]
+pub unsafe fn on_single_exit(ctx: &TracePointContext) {
+    let fields = ctx.as_ptr().cast::<i64>();
+    // SAFETY: number and result lie behind the common fields; the rest reads the current task.
+    unsafe {
+        let number = fields.add(1).cast::<u32>().read_volatile();
+        let result = fields.add(2).read_volatile();
+        let codes = codes(number as usize);
+        if have::<{ fact::HELPER_TASK_PT_REGS }>() && codes & 0xff != 0 {
+            exit(Call { regs: current_registers(), compat: false }, codes & 0xff, result, Typed::current());
+        }
+    }
+}
+
+/// The saved registers of the current task.
+#[inline(always)]
+unsafe fn current_registers() -> Typed {
+    // VERIFIER: the helper wants the task as the kernel gave it.
+    // SAFETY: no other arguments.
+    Typed::argument(unsafe { bpf_task_pt_regs(bpf_get_current_task_btf()) } as *const u8)
+}
+
+/// At the exit of a call with an event.
+#[inline(always)]
+unsafe fn exit(call: Call, code: u16, result: i64, current: Typed) {
+    // SAFETY: reads the current task.
+    unsafe {
         let (code, packed) = if code == u16::from(SOCKETCALL_CODE) { socketcall(call) } else { (code, 0) };
-        let result: i64 = ctx.arg(1);
         if code >= EventType::FIRST_CALL.code() {
             call::on_exit(code, call, packed, result, current);
             return;
         }
         let Some(event) = EventType::from_code(code) else { return };
-        if task::is_agent(current) {
-            return;
-        }
         match event.group() {
             EventGroup::Open => open::on_exit(event, call, result, current),
             EventGroup::Connect => connect::on_exit(call, packed != 0, result, current),
@@ -118,17 +160,13 @@ pub unsafe fn current_call(otherwise: EventType) -> EventType {
     unsafe {
         let current = Typed::current();
         let number = if have::<{ fact::HELPER_TASK_PT_REGS }>() {
-            // VERIFIER: the helper wants the task as the kernel gave it.
-            number(Typed::argument(bpf_task_pt_regs(bpf_get_current_task_btf()) as *const u8))
+            number(current_registers())
         } else {
             let stack = Raw::from_member::<{ fact::TASK_STACK }, _>(current);
             let regs = stack.past(THREAD_SIZE - value::<{ fact::PT_REGS_SIZE }>());
             regs.u32::<{ fact::REGS_NR }>() as usize
         };
-        if number >= WANTED_CALLS {
-            return otherwise;
-        }
-        let codes = (&raw const maps::CALLS).cast::<u16>().add(number).read_volatile();
+        let codes = codes(number);
         let code = if is_compat(current) { codes >> 8 } else { codes & 0xff };
         match EventType::from_code(code) {
             Some(event) if event.group() as u8 == otherwise.group() as u8 => event,

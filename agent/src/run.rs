@@ -16,7 +16,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use crate::active::{self, ActiveRules};
 use crate::alert::{Format, LiveFormat, Numbering};
 use crate::cli::{RecordArgs, RuleFile, RunArgs, Summary};
-use crate::config::{Config, TierChoice};
+use crate::config::{Compat32, Config, TierChoice};
 use crate::container::Containers;
 use crate::http::{Health, Server};
 use crate::live::{self, Live};
@@ -276,6 +276,7 @@ fn manifest_store(config: &Config) -> ManifestStore {
 pub(crate) fn sensor_config(config: &Config) -> SensorConfig {
     SensorConfig {
         ring_bytes: u32::try_from(config.sensor.ring_bytes.0).unwrap_or(u32::MAX),
+        compat_calls: config.sensor.compat32 == Compat32::Auto,
         ..SensorConfig::default()
     }
 }

@@ -3,7 +3,7 @@
 
 use std::{fs, path::Path, time::Duration};
 
-use purser::config::{Config, ConfigError, Scope, Size, Span, TierChoice};
+use purser::config::{Compat32, Config, ConfigError, Scope, Size, Span, TierChoice};
 use purser_rules::{ExtraFieldSpec, Priority, RuleMatching, Selection, Selector};
 
 fn parse(text: &str) -> Result<Config, ConfigError> {
@@ -55,7 +55,7 @@ file_output: {enabled: true, filename: /var/log/purser.txt, keep_alive: true}
 log_level: critical
 webserver: {enabled: true, listen_address: "::1", listen_port: 0, k8s_healthz_endpoint: /ready, prometheus_metrics_enabled: false}
 scope: containers
-sensor: {tier: c, ring_bytes: 1MiB}
+sensor: {tier: c, compat32: off, ring_bytes: 1MiB}
 container_engines:
   host_root: /host
   timeout: 4s
@@ -68,15 +68,15 @@ hold: {max_events: 7, max_time: 80ms}
     let config = parse(text).expect("valid");
     // Whatever key is in the reference is in the text above, and none of them kept its default.
     let (default, changed) = (rows(&Config::default()), rows(&config));
-    assert_eq!((default.len(), changed.len()), (52, 52), "{default:#?}");
+    assert_eq!((default.len(), changed.len()), (53, 53), "{default:#?}");
     for ((key, default), (_, changed)) in default.iter().zip(&changed) {
         let same = default == changed && !matches!(key.as_str(), "webserver.enabled");
         assert!(!same, "`{key}` is not read: it is still {default}");
     }
     assert_eq!(config.priority.0, Priority::Informational);
     assert_eq!(
-        (config.scope, config.sensor.tier, config.sensor.ring_bytes),
-        (Scope::Containers, TierChoice::C, Size(1 << 20))
+        (config.scope, config.sensor.tier, config.sensor.compat32, config.sensor.ring_bytes),
+        (Scope::Containers, TierChoice::C, Compat32::Off, Size(1 << 20))
     );
     assert_eq!(config.hold.max_time, Span(Duration::from_millis(80)));
     assert_eq!(config.listen(), "[::1]:0".parse().ok());

@@ -25,6 +25,8 @@ enum When {
     X32,
     /// Where the machine takes 32-bit calls that the programs cannot tell apart.
     ForeignCompat,
+    /// Where hooks do not see 32-bit calls that the machine takes.
+    CompatOff,
     /// Where no cgroup2 is mounted.
     NoCgroup2,
 }
@@ -38,6 +40,8 @@ pub struct Circumstances {
     pub missing: Option<Vec<&'static str>>,
     /// Whether it takes x32 calls.
     pub x32: Option<bool>,
+    /// Whether it takes 32-bit calls that the hooks do not see.
+    pub misses_compat: Option<bool>,
     /// Whether cgroup2 is mounted.
     pub cgroup2: bool,
 }
@@ -98,6 +102,11 @@ pub const LIMITS: &[Limit] = &[
         when: When::ForeignCompat,
     },
     Limit {
+        what: "32-bit calls, as sensor.compat32 is off",
+        lost: "a program that makes its calls by int 0x80 makes every one but execs, forks and exits unseen",
+        when: When::CompatOff,
+    },
+    Limit {
         what: "cgroup ids, as no cgroup2 is mounted",
         lost: "containers are told apart by the names of their v1 cgroups, read when a process is first seen: one that ends \
                sooner counts as the host's",
@@ -114,6 +123,7 @@ impl Limit {
             When::Without(hooks) => at.missing.as_ref().map(|missing| hooks.iter().any(|hook| missing.contains(hook))),
             When::X32 => at.x32,
             When::ForeignCompat => Some(cfg!(all(target_pointer_width = "64", not(target_arch = "x86_64")))),
+            When::CompatOff => at.misses_compat,
             When::NoCgroup2 => Some(!at.cgroup2),
         }
     }
@@ -126,6 +136,7 @@ impl Limit {
             When::Without(hooks) => format!("kernels without {}", hooks.join(" or ")),
             When::X32 => "kernels that take x32 calls".to_owned(),
             When::ForeignCompat => "64-bit processors other than x86-64".to_owned(),
+            When::CompatOff => "x86-64 with sensor.compat32: off".to_owned(),
             When::NoCgroup2 => "machines without a cgroup2 mount".to_owned(),
         }
     }
@@ -141,16 +152,23 @@ mod tests {
 
     #[test]
     fn limits_follow_from_what_is_known() {
-        let good = Circumstances { tier: Some(Tier::A), missing: Some(vec![]), x32: Some(false), cgroup2: true };
+        let good = Circumstances {
+            tier: Some(Tier::A),
+            missing: Some(vec![]),
+            x32: Some(false),
+            misses_compat: Some(false),
+            cgroup2: true,
+        };
         assert_eq!(holding(&good).len(), 4 + usize::from(!cfg!(target_arch = "x86_64")));
         let old = Circumstances {
             tier: Some(Tier::C),
             missing: Some(vec!["tp_btf/io_uring_submit_req"]),
             x32: Some(true),
+            misses_compat: Some(true),
             cgroup2: false,
         };
         assert!(holding(&old).len() >= LIMITS.len() - 1, "{:?}", holding(&old));
         let unknown = LIMITS.iter().filter(|limit| limit.holds(&Circumstances::default()).is_none()).count();
-        assert_eq!(unknown, 5, "what depends on hooks is not claimed without them");
+        assert_eq!(unknown, 6, "what depends on hooks is not claimed without them");
     }
 }

@@ -3,6 +3,7 @@
 
 mod arch;
 mod btf;
+mod compat;
 mod gaps;
 mod limits;
 mod overlay;
@@ -10,6 +11,7 @@ mod policy;
 mod relocate;
 mod ring;
 mod tier;
+mod tracepoints;
 
 use std::{
     fs, io,
@@ -30,6 +32,7 @@ use aya::{
 
 use aya_log::EbpfLogger;
 
+pub(crate) use self::compat::takes_compat_calls;
 pub use self::{
     btf::BtfError,
     limits::{Circumstances, LIMITS, Limit},
@@ -37,7 +40,7 @@ pub use self::{
     relocate::RelocateError,
     tier::{Tier, TierReport},
 };
-use self::{policy::PolicyOwner, relocate::Abilities, ring::Ring};
+use self::{policy::PolicyOwner, relocate::Abilities, ring::Ring, tracepoints::Tracepoints};
 
 /// How the sensor is set up.
 #[derive(Debug, Clone)]
@@ -48,6 +51,8 @@ pub struct SensorConfig {
     pub gather: Duration,
     /// Where the kernel's BTF is.
     pub btf: PathBuf,
+    /// See 32-bit calls, if the kernel takes any.
+    pub compat_calls: bool,
     /// Read kernel objects by typed loads where the kernel can (the faster way).
     pub typed_loads: bool,
     /// Use the hooks of this tier, or fail; none: the best that the kernel allows.
@@ -60,6 +65,7 @@ impl Default for SensorConfig {
             ring_bytes: 8 << 20,
             gather: Duration::from_millis(1),
             btf: PathBuf::from("/sys/kernel/btf/vmlinux"),
+            compat_calls: true,
             typed_loads: true,
             tier: None,
         }
@@ -160,6 +166,9 @@ pub struct Sensor {
     ebpf: Ebpf,
     hooks: Vec<Hook>,
     links: Vec<Option<BtfTracePointLinkId>>,
+    /// In place of `sys_exit`.
+    tracepoints: Option<Tracepoints>,
+    misses_compat: bool,
     policy: PolicyOwner,
     lost: PerCpuArray<aya::maps::MapData, u64>,
     dropped: PerCpuArray<aya::maps::MapData, u64>,
@@ -175,6 +184,7 @@ struct Switchboard<'a> {
     ebpf: &'a mut Ebpf,
     hooks: &'a mut [Hook],
     links: &'a mut [Option<BtfTracePointLinkId>],
+    tracepoints: &'a mut Option<Tracepoints>,
     policy: &'a mut PolicyOwner,
 }
 
@@ -210,6 +220,9 @@ const HOOKS: &[HookSpec] = &[
     hook("tp_btf/io_uring_complete", "io_uring_complete", &[EventGroup::IoUring], false),
 ];
 
+/// The hook that sees all calls.
+const SYS_EXIT: &str = "sys_exit";
+
 /// The hooks that deliver the event that rules call `name`, as `tp_btf/sched_process_exec`; none if nothing delivers it.
 pub fn hooks_of(name: &str) -> Vec<&'static str> {
     let events = || EventType::ALL.iter().filter(|event| event.name() == name);
@@ -217,9 +230,10 @@ pub fn hooks_of(name: &str) -> Vec<&'static str> {
     HOOKS.iter().filter(serves).map(|hook| hook.name).collect()
 }
 
-/// The hooks that a policy needs.
+/// The hooks that a policy needs, under each name they have.
 pub fn needed(policy: &Policy) -> Vec<&'static str> {
-    HOOKS.iter().filter(|spec| spec.is_needed(policy)).map(|spec| spec.name).collect()
+    let names = |spec: &HookSpec| [Some(spec.name), (spec.tracepoint == SYS_EXIT).then_some(tracepoints::NAME)];
+    HOOKS.iter().filter(|spec| spec.is_needed(policy)).flat_map(names).flatten().collect()
 }
 
 impl HookSpec {
@@ -299,20 +313,31 @@ impl Sensor {
             return Err(SensorError::Tier { wanted, report: tier });
         }
 
+        let tracepoints = if abilities.compat && config.compat_calls { None } else { single_exits(&types) };
+        let misses_compat = abilities.compat && tracepoints.is_some();
+        if misses_compat {
+            tracing::warn!("32-bit calls are not seen: sensor.compat32 is off");
+        }
         let mut hooks = Vec::with_capacity(HOOKS.len());
         for spec in HOOKS {
-            let state = match load(&mut ebpf, spec, &types, &kernel_types) {
+            let (name, loaded) = match &tracepoints {
+                Some(_) if spec.tracepoint == SYS_EXIT => (tracepoints::NAME, tracepoints::load(&mut ebpf)),
+                _ => (spec.name, load(&mut ebpf, spec, &types, &kernel_types)),
+            };
+            let state = match loaded {
                 Ok(()) => HookState::NotNeeded,
-                Err(reason) if spec.required => return Err(SensorError::Hook { hook: spec.name, reason }),
+                Err(reason) if spec.required => return Err(SensorError::Hook { hook: name, reason }),
                 Err(reason) => HookState::Unavailable(reason),
             };
-            hooks.push(Hook { name: spec.name, state });
+            hooks.push(Hook { name, state });
         }
         let links = HOOKS.iter().map(|_| None).collect();
         let mut sensor = Self {
             ebpf,
             hooks,
             links,
+            tracepoints,
+            misses_compat,
             policy: PolicyOwner::new(policy_map),
             lost,
             dropped,
@@ -330,6 +355,11 @@ impl Sensor {
     /// Which tier this kernel allows, which is in use, and why.
     pub fn tier(&self) -> &TierReport {
         &self.tier
+    }
+
+    /// The machine takes 32-bit calls, and these hooks do not see them.
+    pub fn misses_compat_calls(&self) -> bool {
+        self.misses_compat
     }
 
     /// Every hook and what became of it.
@@ -360,8 +390,8 @@ impl Sensor {
     }
 
     fn parts(&mut self) -> (Switchboard<'_>, &mut Ring) {
-        let Self { ebpf, hooks, links, policy, ring, .. } = self;
-        (Switchboard { ebpf, hooks, links, policy }, ring)
+        let Self { ebpf, hooks, links, tracepoints, policy, ring, .. } = self;
+        (Switchboard { ebpf, hooks, links, tracepoints, policy }, ring)
     }
 
     /// Says that a cgroup is the host's and stays so. A full map forgets others, whose events then come again.
@@ -410,8 +440,8 @@ impl Sensor {
     /// How often the kernel skipped a program because it already ran on that processor.
     fn recursion_misses(&self) -> u64 {
         let mut misses = 0;
-        for spec in HOOKS {
-            let Some(program) = self.ebpf.program(spec.tracepoint) else { continue };
+        for name in HOOKS.iter().map(|spec| spec.tracepoint).chain([tracepoints::PROGRAM]) {
+            let Some(program) = self.ebpf.program(name) else { continue };
             let Ok(fd) = program.fd() else { continue };
             let info = fs::read_to_string(format!("/proc/self/fdinfo/{}", fd.as_fd().as_raw_fd())).unwrap_or_default();
             let count = info.lines().find_map(|line| line.strip_prefix("recursion_misses:"));
@@ -425,9 +455,22 @@ impl Switchboard<'_> {
     fn set(&mut self, policy: &Policy) -> Result<u32, SensorError> {
         let generation = self.policy.set(policy)?;
         for (index, spec) in HOOKS.iter().enumerate() {
-            self.switch(index, spec.is_needed(policy))?;
+            if spec.tracepoint == SYS_EXIT && self.tracepoints.is_some() {
+                self.switch_single_exits(index, policy)?;
+            } else {
+                self.switch(index, spec.is_needed(policy))?;
+            }
         }
         Ok(generation)
+    }
+
+    fn switch_single_exits(&mut self, index: usize, policy: &Policy) -> Result<(), SensorError> {
+        let refused = |reason| SensorError::Hook { hook: tracepoints::NAME, reason };
+        let Some(tracepoints) = self.tracepoints else { return Ok(()) };
+        tracepoints.switch(self.ebpf, &policy.events).map_err(refused)?;
+        let attached = tracepoints.is_attached();
+        self.hooks[index].state = if attached { HookState::Attached } else { HookState::NotNeeded };
+        Ok(())
     }
 
     fn switch(&mut self, index: usize, needed: bool) -> Result<(), SensorError> {
@@ -448,6 +491,11 @@ impl Switchboard<'_> {
         }
         Ok(())
     }
+}
+
+/// Hooks at single calls, if they can be had here.
+fn single_exits(types: &btf::Btf) -> Option<Tracepoints> {
+    Tracepoints::find(types).map_err(|reason| tracing::info!("{SYS_EXIT} sees all calls: {reason}")).ok()
 }
 
 fn take(ebpf: &mut Ebpf, name: &'static str) -> Result<Map, SensorError> {
@@ -502,11 +550,6 @@ fn raise_memory_limit() {
     if let Err(error) = setrlimit(Resource::Memlock, unlimited) {
         tracing::debug!(%error, "the locked memory limit stays as it is");
     }
-}
-
-/// Whether the kernel may take 32-bit calls (IA32 emulation). Where it does not, none come.
-pub(crate) fn takes_compat_calls() -> bool {
-    cfg!(target_arch = "x86_64")
 }
 
 /// Gives back what was taken for a moment: reading the kernel's types takes tens of megabytes, loading rules takes some;

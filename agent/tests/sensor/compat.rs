@@ -9,7 +9,7 @@ use EventType::*;
 use crate::watch::{Seen, privileged, watch};
 
 /// A call by `int 0x80`.
-unsafe fn call_32(number: u64, arguments: [u64; 5]) -> i64 {
+pub(crate) unsafe fn call_32(number: u64, arguments: [u64; 5]) -> i64 {
     let [ebx, ecx, edx, esi, edi] = arguments;
     let result: u64;
     // SAFETY: ebx is the compiler's own and is put back; the caller answers for the call.

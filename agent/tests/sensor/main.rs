@@ -18,6 +18,7 @@ mod losses;
 mod opens;
 mod processes;
 mod ring_calls;
+mod single;
 mod sockets;
 mod uring;
 mod watch;

@@ -40,6 +40,7 @@ impl Look {
         let missing = sensor.hooks().iter().filter(|hook| matches!(hook.state, HookState::Unavailable(_)));
         self.circumstances.missing = Some(missing.map(|hook| hook.name).collect());
         self.circumstances.tier = Some(report.in_use);
+        self.circumstances.misses_compat = Some(sensor.misses_compat_calls());
         let needed = files.policy.as_ref().map(sensor::needed);
         self.checks.extend(sensor.hooks().iter().map(|hook| check(hook, needed.as_deref())));
     }
