@@ -83,7 +83,7 @@ pub struct Kept {
 /// At the end of an operation of a ring that is the plain call of an event code. `file` finds the file that the operation
 /// is about, or that it made.
 #[inline(always)]
-pub unsafe fn on_ring(
+pub unsafe fn on_ring<K: Object>(
     code: u16,
     kept: Kept,
     policy: &KernelPolicy,
@@ -145,13 +145,13 @@ pub unsafe fn on_ring(
             copy::<1, false>(record, sections, reads, (&raw const (*second).bytes) as u64);
         }
         data(record, sections, reads, policy);
-        directories::<Typed>(record, sections, reads, current);
+        directories::<K>(record, sections, reads, current);
         (&raw mut record.fd).write_volatile(-1);
         // VERIFIER: by way of memory, so that the ways to find it are forgotten.
         put::<{ PLACES + 4 }>(record, if reads.descriptor == 0 { 0 } else { file(&*pending) as u64 });
         let file = argument(record, PLACES as u8 + 5) as *const u8;
         put::<{ PLACES + 4 }>(record, 0);
-        objects::<Typed, false>(record, sections, reads, Typed::at::<{ fact::ID_FILE }>(file), current);
+        objects::<K, false>(record, sections, reads, K::at::<{ fact::ID_FILE }>(file), current);
         output::send::<_, _, CALL_ROOM>(scratch, Urgency::Soon);
     }
 }
@@ -334,14 +334,15 @@ unsafe fn copy<const NTH: usize, const USER: bool>(
         } else {
             bpf_probe_read_kernel_str(to.cast(), limits::PATH_MAX as u32, from as *const _)
         };
-        if written <= 0 {
+        // Before 6.10 an empty text counts nothing, not even its NUL.
+        if written < 0 {
             lost(Loss::NameUnreadable);
             return;
         }
         if NTH < 2 && reads.directories[NTH] != Reads::NOWHERE && to.read_volatile() != b'/' {
             flag(record, CallFlags::DIRECTORY << NTH);
         }
-        let bytes = (written as usize - 1) & (limits::PATH_MAX - 1);
+        let bytes = if written > 0 { (written as usize - 1) & (limits::PATH_MAX - 1) } else { 0 };
         sections.add(bytes);
         length.write_volatile(bytes as u32);
     }

@@ -10,6 +10,9 @@ const OVERLAYFS: u64 = 0x794c_7630;
 /// Since 6.13 bit 31 of the nanoseconds of a change time marks that it was queried (`include/linux/fs.h`, `I_CTIME_QUERIED`).
 const NANOSECONDS: u32 = 0x7fff_ffff;
 
+/// How many mounts on the kernel's own rootfs are looked at.
+const ROOT_MOUNTS: usize = 4;
+
 /// Fills in the identity of an inode, as seen by `task`.
 #[inline(always)]
 pub unsafe fn fill<K: Object>(record: &mut FileRecord, inode: K, task: Typed) {
@@ -54,11 +57,15 @@ unsafe fn root_superblock<T: Object>(task: T) -> *const u8 {
             let over = first.object::<{ fact::MOUNT_OVERMOUNT }>();
             return if over.is_null() { first } else { over }.object::<{ fact::MOUNT_SB }>().address();
         }
-        // Before 6.16: the first of its children, if it is mounted on the root.
-        let list = Raw::from_member::<{ fact::MOUNT_MOUNTS }, _>(first);
-        let child = Raw::from(around::<{ fact::MOUNT_CHILD }>(list.address() as u64));
-        if child.object::<{ fact::MOUNT_MOUNTPOINT }>().address() == first.object::<{ fact::MOUNT_ROOT }>().address() {
-            return child.object::<{ fact::MOUNT_SB }>().address();
+        // Before 6.16: that of its children which is mounted on the root; others may be there from before.
+        let mut link = Raw::from_member::<{ fact::MOUNT_MOUNTS }, _>(first);
+        for _ in 0..ROOT_MOUNTS {
+            let child = Raw::from(around::<{ fact::MOUNT_CHILD }>(link.address() as u64));
+            let place = child.object::<{ fact::MOUNT_MOUNTPOINT }>().address();
+            if place == first.object::<{ fact::MOUNT_ROOT }>().address() {
+                return child.object::<{ fact::MOUNT_SB }>().address();
+            }
+            link = Raw::from_member::<{ fact::MOUNT_CHILD }, _>(child);
         }
         first.object::<{ fact::MOUNT_SB }>().address()
     }

@@ -23,9 +23,9 @@ const OP_CONNECT: u8 = 16;
 const OP_OPENAT: u8 = 18;
 const OP_OPENAT2: u8 = 28;
 /// `REQ_F_FIXED_FILE`: the descriptor is a slot of the ring.
-const FIXED_FILE: u64 = 1;
+const FIXED_FILE: u32 = 1;
 /// `REQ_F_CQE_SKIP` (`include/linux/io_uring_types.h`): success posts no completion.
-const SILENT_SUCCESS: u64 = 1 << 6;
+const SILENT_SUCCESS: u32 = 1 << 6;
 /// `IORING_FILE_INDEX_ALLOC`
 const ANY_SLOT: u32 = u32::MAX;
 /// Flags in the low bits of `io_rsrc_node.file_ptr` (`io_uring/filetable.h`).
@@ -48,6 +48,14 @@ pub unsafe fn on_submit(ctx: &BtfTracePointContext) {
     // SAFETY: the argument is that of the tracepoint.
     unsafe {
         let request = Typed::read_only::<{ fact::ID_IO_KIOCB }>(ctx.arg(0));
+        if typed_loads() { submitted(request) } else { submitted(request.raw()) }
+    }
+}
+
+#[inline(always)]
+unsafe fn submitted<K: Object>(request: K) {
+    // SAFETY: reads a request and the current task.
+    unsafe {
         let opcode = request.u8::<{ fact::IO_KIOCB_OPCODE }>();
         let Some(event) = event_of(opcode) else { return on_submit_call(request, opcode) };
         let current = Typed::current();
@@ -101,13 +109,20 @@ pub unsafe fn on_complete(ctx: &BtfTracePointContext) {
     if request.is_null() {
         return;
     }
-    // SAFETY: the arguments are those of the tracepoint.
+    // SAFETY: the arguments are those of the tracepoint, whose request is a `void *`.
     unsafe {
-        // VERIFIER: the tracepoint's argument is a `void *`; without typed loads there is nothing to read it by.
-        if !typed_loads() {
-            return;
+        if typed_loads() {
+            completed(ctx, Typed::at::<{ fact::ID_IO_KIOCB }>(request));
+        } else {
+            completed(ctx, Raw::at::<{ fact::ID_IO_KIOCB }>(request));
         }
-        let request = Typed::at::<{ fact::ID_IO_KIOCB }>(request);
+    }
+}
+
+#[inline(always)]
+unsafe fn completed<K: Object>(ctx: &BtfTracePointContext, request: K) {
+    // SAFETY: reads a request and the current task.
+    unsafe {
         let opcode = request.u8::<{ fact::IO_KIOCB_OPCODE }>();
         let result = result(ctx);
         let Some(event) = event_of(opcode) else { return on_complete_call(request, opcode, result) };
@@ -141,11 +156,11 @@ unsafe fn result(ctx: &BtfTracePointContext) -> i64 {
     }
 }
 
-/// `req->flags`, where the kernel has them in one word.
+/// `req->flags`, where the kernel has them in one word; before 6.8 that is of 32 bits.
 #[inline(always)]
-unsafe fn flags(request: Typed) -> u64 {
+unsafe fn flags<K: Object>(request: K) -> u32 {
     // SAFETY: reads a request.
-    if have::<{ fact::IO_KIOCB_FLAGS }>() { unsafe { request.u64::<{ fact::IO_KIOCB_FLAGS }>() } } else { 0 }
+    if have::<{ fact::IO_KIOCB_FLAGS }>() { unsafe { request.u32::<{ fact::IO_KIOCB_FLAGS }>() } } else { 0 }
 }
 
 /// What is read of an operation that is a plain call, if the policy lets the call through.
@@ -184,7 +199,7 @@ unsafe fn word(command: *const u8, offset: u8, size: usize) -> u64 {
 }
 
 #[inline(always)]
-unsafe fn on_submit_call(request: Typed, opcode: u8) {
+unsafe fn on_submit_call<K: Object>(request: K, opcode: u8) {
     // SAFETY: reads a request and the current task.
     unsafe {
         let current = Typed::current();
@@ -252,7 +267,7 @@ unsafe fn name_of(pending: &mut Pending, filename: u64) {
 
 /// Copies the address that the kernel copied when it took the request.
 #[inline(always)]
-unsafe fn address_of(pending: &mut Pending, reads: &RingReads, request: Typed, command: *const u8) {
+unsafe fn address_of<K: Object>(pending: &mut Pending, reads: &RingReads, request: K, command: *const u8) {
     if !have::<{ fact::IO_KIOCB_ASYNC_DATA }>() || !have::<{ fact::IO_ASYNC_ADDR }>() {
         return;
     }
@@ -281,7 +296,7 @@ unsafe fn address_of(pending: &mut Pending, reads: &RingReads, request: Typed, c
 }
 
 #[inline(always)]
-unsafe fn on_complete_call(request: Typed, opcode: u8, result: i64) {
+unsafe fn on_complete_call<K: Object>(request: K, opcode: u8, result: i64) {
     // SAFETY: reads a request and the current task.
     unsafe {
         let current = Typed::current();
@@ -298,9 +313,9 @@ unsafe fn on_complete_call(request: Typed, opcode: u8, result: i64) {
 }
 
 #[inline(always)]
-unsafe fn report_call(
+unsafe fn report_call<K: Object>(
     reads: &RingReads,
-    request: Typed,
+    request: K,
     result: i64,
     silent: bool,
     policy: &KernelPolicy,
@@ -311,7 +326,7 @@ unsafe fn report_call(
         let key = request.address() as u64;
         let Some(pending) = maps::PENDING.get_ptr_mut(key) else { return lost(Loss::IoUringNameForgotten) };
         let kept = Kept { pending, second: key.wrapping_add(1), result };
-        call::on_ring(u16::from(reads.event), kept, policy, current, |pending| {
+        call::on_ring::<K>(u16::from(reads.event), kept, policy, current, |pending| {
             if reads.slot == 0 {
                 request.object::<{ fact::IO_KIOCB_FILE }>().address()
             } else if result >= 0 && !silent {
@@ -325,7 +340,7 @@ unsafe fn report_call(
 
 /// The file that a request made: by descriptor, or in the ring's own table.
 #[inline(always)]
-unsafe fn opened(request: Typed, slot: u32, result: u32, current: Typed) -> *const u8 {
+unsafe fn opened<K: Object>(request: K, slot: u32, result: u32, current: Typed) -> *const u8 {
     // SAFETY: reads a request, its ring and the current task.
     unsafe {
         if slot == 0 {
@@ -349,9 +364,9 @@ unsafe fn opened(request: Typed, slot: u32, result: u32, current: Typed) -> *con
 }
 
 #[inline(always)]
-unsafe fn report(
+unsafe fn report<K: Object>(
     event: EventType,
-    request: Typed,
+    request: K,
     result: i64,
     file: *const u8,
     policy: &KernelPolicy,
@@ -376,7 +391,7 @@ unsafe fn report(
                 },
                 None => Asked { address: core::ptr::null(), length: 0, user_memory: false },
             };
-            connect::fill::<Typed>(record, sections, Typed::at::<{ fact::ID_FILE }>(file), asked, result, current);
+            connect::fill::<K>(record, sections, K::at::<{ fact::ID_FILE }>(file), asked, result, current);
             record.fd = -1;
             output::send::<_, _, SMALL_ROOM>(scratch, Urgency::Soon);
             return;
@@ -384,7 +399,7 @@ unsafe fn report(
         if result < 0 && !policy.failed.contains(event) {
             return;
         }
-        let file = Typed::at::<{ fact::ID_FILE }>(file);
+        let file = K::at::<{ fact::ID_FILE }>(file);
         if !file.is_null() && !open::mode_wanted(policy, file.u32::<{ fact::FILE_MODE }>()) {
             return;
         }
@@ -407,7 +422,7 @@ unsafe fn report(
             None => lost(Loss::IoUringNameForgotten),
         }
         let relative = record.name_length != 0 && *scratch.sections.as_ptr() != b'/';
-        open::fill::<Typed, false>(record, sections, result, file, relative, current);
+        open::fill::<K, false>(record, sections, result, file, relative, current);
         output::send::<_, _, OPEN_ROOM>(scratch, Urgency::Soon);
     }
 }

@@ -180,8 +180,23 @@ impl Btf {
         (bits % 8 == 0).then_some(bits / 8)
     }
 
-    /// Number of arguments of a tracepoint, and the name of the structure that argument `index` points to.
+    /// The name of the structure that argument `index` of a tracepoint points to.
     pub(super) fn tracepoint_argument(&self, tracepoint: &str, index: usize) -> Option<String> {
+        let pointed = self.plain(self.referred(self.tracepoint_parameter(tracepoint, index)?)?)?;
+        // `void` has no entry.
+        if pointed == 0 {
+            return None;
+        }
+        let name = word(&self.data, *self.types.get(pointed as usize)?).ok()?;
+        Some(String::from_utf8_lossy(self.string(name).ok()?).into_owned())
+    }
+
+    /// Whether argument `index` of a tracepoint is a pointer.
+    pub(super) fn tracepoint_takes_pointer(&self, tracepoint: &str, index: usize) -> bool {
+        self.tracepoint_parameter(tracepoint, index).is_some_and(|parameter| self.referred(parameter).is_some())
+    }
+
+    fn tracepoint_parameter(&self, tracepoint: &str, index: usize) -> Option<u32> {
         let typedef = *self.named.get(&(kind::TYPEDEF, format!("btf_trace_{tracepoint}").into_bytes()))?;
         let prototype = self.plain(self.referred(self.plain(typedef)?)?)?;
         let entry = *self.types.get(prototype as usize)?;
@@ -190,11 +205,7 @@ impl Btf {
         if kind != kind::FUNC_PROTO || index + 1 >= count {
             return None;
         }
-        let parameter = word(&self.data, entry + 12 + 8 * (index + 1) + 4).ok()?;
-        let pointer = self.plain(parameter)?;
-        let pointed = self.plain(self.referred(pointer)?)?;
-        let name = word(&self.data, *self.types.get(pointed as usize)?).ok()?;
-        Some(String::from_utf8_lossy(self.string(name).ok()?).into_owned())
+        self.plain(word(&self.data, entry + 12 + 8 * (index + 1) + 4).ok()?)
     }
 
     /// Whether there is such a tracepoint.

@@ -513,14 +513,33 @@ where
 }
 
 fn load(ebpf: &mut Ebpf, spec: &HookSpec, types: &btf::Btf, kernel_types: &aya::Btf) -> Result<(), String> {
-    if !types.has_tracepoint(spec.tracepoint) {
-        return Err("this kernel has no such tracepoint".to_owned());
-    }
+    let tracepoint = tracepoint(spec.tracepoint, types)?;
     let program: &mut BtfTracePoint = program(ebpf, spec.tracepoint)?;
-    program.load(spec.tracepoint, kernel_types).map_err(|error| {
+    program.load(tracepoint, kernel_types).map_err(|error| {
         tracing::debug!(hook = spec.name, %error, "the verifier's log");
         tier::short(&error)
     })
+}
+
+/// The tracepoint that tells on this kernel what a hook's tracepoint tells on the newest.
+fn tracepoint(newest: &'static str, types: &btf::Btf) -> Result<&'static str, String> {
+    match newest {
+        // Before 6.2, from 5.19 on; the same name told less before.
+        "io_uring_submit_req" if !types.has_tracepoint(newest) => {
+            let before = "io_uring_submit_sqe";
+            let request = types.tracepoint_argument(before, 0);
+            if request.as_deref() == Some("io_kiocb") {
+                Ok(before)
+            } else {
+                Err("this kernel has no such tracepoint".to_owned())
+            }
+        }
+        "io_uring_complete" if types.has_tracepoint(newest) && !types.tracepoint_takes_pointer(newest, 1) => {
+            Err("this kernel's tracepoint does not tell which request it is".to_owned())
+        }
+        _ if types.has_tracepoint(newest) => Ok(newest),
+        _ => Err("this kernel has no such tracepoint".to_owned()),
+    }
 }
 
 /// Has the kernel look at this very process, so that the programs can leave it out whatever pid namespace it is in.

@@ -12,7 +12,7 @@ use purser::event::{Address, EventType};
 
 use crate::{
     uring::{OP_CONNECT, Request, Uring},
-    watch::{privileged, skip, watch},
+    watch::{privileged, tells_io_uring, watch},
 };
 
 /// A `sockaddr` and its length.
@@ -150,8 +150,7 @@ fn connects_by_io_uring_are_seen() {
     if !privileged() {
         return;
     }
-    if let Err(errno) = Uring::new() {
-        skip("connects_by_io_uring_are_seen", &format!("io_uring (errno {errno})"));
+    if !tells_io_uring("connects_by_io_uring_are_seen") {
         return;
     }
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();

@@ -11,8 +11,10 @@ use std::{
 use purser::{
     decode::decode,
     event::{Body, Event, EventType, FileIdentity},
-    sensor::{Policy, Sensor, SensorConfig, Tier},
+    sensor::{HookState, Policy, Sensor, SensorConfig, Tier},
 };
+
+use crate::uring::Uring;
 
 /// What was seen.
 pub(crate) struct Seen {
@@ -50,6 +52,30 @@ pub(crate) fn config() -> SensorConfig {
 /// Says that a test is not run on this kernel.
 pub(crate) fn skip(name: &str, missing: &str) {
     eprintln!("SKIP {name}: missing feature: {missing}");
+}
+
+/// Whether io_uring's work is told on this kernel; says so if not.
+pub(crate) fn tells_io_uring(name: &str) -> bool {
+    if let Err(errno) = Uring::new() {
+        skip(name, &format!("io_uring (errno {errno})"));
+        return false;
+    }
+    let sensor = sensor(&Policy::default());
+    let missing = sensor
+        .hooks()
+        .iter()
+        .find(|hook| hook.name.starts_with("tp_btf/io_uring") && matches!(hook.state, HookState::Unavailable(_)));
+    if let Some(hook) = missing {
+        skip(name, &format!("{} that tells of requests (5.19 on)", hook.name));
+    }
+    missing.is_none()
+}
+
+/// Whether the running kernel is of this release or a later one.
+pub(crate) fn is_at_least(major: u32, minor: u32) -> bool {
+    let release = rustix::system::uname().release().to_string_lossy().into_owned();
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(|text| text.parse::<u32>().unwrap_or(0));
+    (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0)) >= (major, minor)
 }
 
 /// The sensor that the tests share, with a policy: an emulated machine takes many seconds to load the programs.
