@@ -4,6 +4,7 @@
 //! allocate, so an implementation keeps composed texts (a command line, a socket's name) in a cell of its own and
 //! lends them.
 
+use std::fmt;
 use std::net::IpAddr;
 
 use ipnet::IpNet;
@@ -35,7 +36,7 @@ pub trait Facts {
 }
 
 /// A field with its argument.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct FieldRef<'a> {
     /// Which field.
     pub id: FieldId,
@@ -44,7 +45,7 @@ pub struct FieldRef<'a> {
 }
 
 /// Argument of a field, parsed when the rule was compiled.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Arg<'a> {
     /// None was given.
     None,
@@ -106,6 +107,17 @@ impl<'a> Fact<'a> {
     /// A fact that holds text.
     pub const fn text(bytes: &'a [u8]) -> Self {
         Self::One(Value::Text(bytes))
+    }
+}
+
+impl fmt::Display for Arg<'_> {
+    /// As it follows the field's name in a condition.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::None => Ok(()),
+            Self::Index(index) => write!(f, "[{index}]"),
+            Self::Key(key) => write!(f, "[{}]", String::from_utf8_lossy(key)),
+        }
     }
 }
 

@@ -52,6 +52,6 @@ pub use needs::{Needs, Opens};
 pub use options::{AppendOutput, ExtraFieldSpec, LoadOptions, Selection, Selector, Source, Version};
 pub use program::{EventsError, condition_events};
 pub use rule::{Priority, Rule, RuleIndex};
-pub use ruleset::{Checked, Filter, LoadError, MAX_ERRORS, RuleSet};
+pub use ruleset::{Checked, Filter, LoadError, MAX_ERRORS, Reading, RuleSet};
 pub use select::matches_wildcard;
 pub use types::{Class, PrintFormat, Type};

@@ -10,7 +10,7 @@ use crate::catalogue::Catalogue;
 use crate::compile::{CompileError, Hint};
 use crate::diagnostic::Diagnostic;
 use crate::event::{EVENTS, EventCode, EventSet};
-use crate::facts::{Fact, Facts, Value};
+use crate::facts::{Fact, Facts, FieldRef, Value};
 use crate::load::{self, Definitions};
 use crate::matches::{Matches, Outcome};
 use crate::needs::Needs;
@@ -40,6 +40,27 @@ pub struct RuleSet {
 struct Program {
     conditions: Vec<(NodeId, Vec<RuleIndex>)>,
     plan: Plan,
+}
+
+/// What a condition asks of an event of one type.
+#[derive(Clone, Copy, Debug)]
+pub struct Reading<'a> {
+    /// The rules that have it.
+    pub rules: &'a [RuleIndex],
+    root: NodeId,
+    graph: &'a Graph,
+}
+
+impl<'a> Reading<'a> {
+    /// The fields that it asks for, each once, ordered.
+    pub fn fields(&self) -> Vec<FieldRef<'a>> {
+        self.graph.fields(self.root)
+    }
+
+    /// Whether the fields that `known` names can make it false, whatever all others are.
+    pub fn refutable(&self, known: &dyn Fn(FieldRef<'_>) -> bool) -> bool {
+        self.graph.may_be(self.root, false, known, &mut HashMap::new())
+    }
 }
 
 /// The files cannot be used: the last diagnostic is the error.
@@ -133,6 +154,14 @@ impl RuleSet {
     /// What the files define.
     pub fn definitions(&self) -> &Definitions {
         &self.definitions
+    }
+
+    /// The conditions that can match an event, as far as its name leaves them open: each once, with the rules that have it.
+    pub fn readings(&self, event: EventCode) -> impl Iterator<Item = Reading<'_>> {
+        let program = self.by_event.get(usize::from(event.number()));
+        let program = program.and_then(|at| self.programs.get(usize::from(*at)));
+        let conditions = program.into_iter().flat_map(|program| &program.conditions);
+        conditions.map(|(root, rules)| Reading { rules, root: *root, graph: &self.graph })
     }
 
     /// The fields the set was compiled with.

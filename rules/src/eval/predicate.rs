@@ -208,6 +208,7 @@ impl FieldSource {
             // Of several names of an address one is shown; the two ends of a socket are never printed.
             Fact::Many(_) if self.kind == FieldKind::Pair => match facts.element(field, 0) {
                 Fact::One(value) => Got::One(Item::from(value)),
+                Fact::Pending => Got::Pending,
                 _ => Got::Missing,
             },
             Fact::Many(count) => {

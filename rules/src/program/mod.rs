@@ -5,6 +5,7 @@
 
 mod events;
 mod plan;
+mod reads;
 mod texts;
 
 use std::cell::Cell;
