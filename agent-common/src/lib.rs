@@ -10,6 +10,7 @@ mod call;
 mod event;
 mod kernel;
 mod loss;
+mod own;
 mod policy;
 mod record;
 mod ring;
@@ -18,11 +19,12 @@ pub use call::{Parameter, Reads, ReadsTable};
 pub use event::{Arch, EventGroup, EventType};
 pub use kernel::{Fact, Immediate, KERNEL_FACTS, immediate};
 pub use loss::{FillLimit, Loss};
+pub use own::{OWN_SECTIONS_MAX, OwnFacts, OwnRecord, SipHash, first_word, own_hash};
 pub use policy::{CallTable, EventSet, KernelPolicy, PolicyFlags, SOCKETCALL_CODE, WANTED_CALLS, WakeState};
 pub use record::{
     CallFlags, CallRecord, CgroupRecord, ConnectRecord, ExecFlags, ExecRecord, ExitRecord, FileFlags, FileRecord,
-    ForkRecord, Header, InetAddress, OpenFlags, OpenRecord, OverlayRecord, PathFlags, PathRecord, RECORD_VERSION,
-    SocketFlags, SocketRecord, TaskRecord,
+    ForkRecord, Header, HeaderBits, InetAddress, OpenFlags, OpenRecord, OverlayRecord, PathFlags, PathRecord,
+    RECORD_VERSION, SocketFlags, SocketRecord, TaskRecord,
 };
 pub use ring::{RING_OPCODES, RING_OPERATIONS, RING_ROW, RingAddress, RingOperation, RingReads, RingTable, Word};
 

@@ -1,7 +1,7 @@
 //! What user space lets through the kernel half. One value is swapped as a whole, so that no event
 //! is judged by half a set; only the agent's policy owner writes it.
 
-use crate::{Arch, EventGroup, EventType};
+use crate::{Arch, EventGroup, EventType, OwnFacts};
 
 /// A set of events, by their codes.
 #[repr(C)]
@@ -68,6 +68,10 @@ pub struct KernelPolicy {
     pub flags: u32,
     /// Running number of the policy, copied into every record.
     pub generation: u32,
+    /// What is hashed of each event, to be looked up among those that no rule can match.
+    pub own: OwnFacts,
+    /// The secret that it is hashed with: of this policy alone, so that what another one's rules said counts no more.
+    pub key: [u64; 2],
 }
 
 /// Bits of [`KernelPolicy::flags`].
@@ -141,7 +145,7 @@ impl EventType {
     }
 }
 
-const _: () = assert!(size_of::<KernelPolicy>() == 3 * 32 + 8);
+const _: () = assert!(size_of::<KernelPolicy>() == 3 * 32 + 8 + 256 + 16);
 
 #[cfg(test)]
 mod tests {

@@ -5,7 +5,7 @@
 //! with its NUL, from the file upwards; user space puts them together (see [`PathRecord`]).
 
 /// Version of the record format; a record of another version is refused.
-pub const RECORD_VERSION: u16 = 2;
+pub const RECORD_VERSION: u16 = 3;
 
 /// The start of every record.
 #[repr(C)]
@@ -18,13 +18,25 @@ pub struct Header {
     /// Bytes of the whole record.
     pub length: u32,
     /// The processor.
-    pub cpu: u32,
+    pub cpu: u16,
+    /// [`HeaderBits`]
+    pub bits: u16,
     /// Generation of the policy that let it through.
     pub generation: u32,
     /// Running number on that processor, from 1; counted also when an event is lost ([`Loss::leaves_gap`](crate::Loss::leaves_gap)).
     pub sequence: u64,
     /// `CLOCK_BOOTTIME` in ns.
     pub boot_ns: u64,
+    /// Hash of the event's own facts under the policy's key; 0 = none was made.
+    pub hash: u64,
+}
+
+/// Bits of [`Header::bits`].
+pub struct HeaderBits;
+
+impl HeaderBits {
+    /// The hash says that the task is in a cgroup that is known to be the host's.
+    pub const HOST: u16 = 1;
 }
 
 /// Facts of the calling task; fields as in the kernel structures they are named after.
@@ -427,18 +439,18 @@ pub struct CgroupRecord {
 }
 
 const _: () = {
-    assert!(size_of::<Header>() == 32);
+    assert!(size_of::<Header>() == 40);
     assert!(size_of::<TaskRecord>() == 6 * 8 + 16 * 4 + 16);
     assert!(size_of::<OverlayRecord>() == 40);
     assert!(size_of::<FileRecord>() == 5 * 8 + 8 * 4 + 40);
     assert!(size_of::<PathRecord>() == 12);
-    assert!(size_of::<ExecRecord>() == 32 + 128 + 112 + 2 * 4 + 2 * 2 + 4 + 2 * 12);
-    assert!(size_of::<ForkRecord>() == 32 + 128 + 2 * 8 + 4 * 4);
-    assert!(size_of::<ExitRecord>() == 32 + 128 + 8);
-    assert!(size_of::<OpenRecord>() == 32 + 128 + 112 + 8 + 4 * 4 + 2 * 4 + 2 * 12);
+    assert!(size_of::<ExecRecord>() == 40 + 128 + 112 + 2 * 4 + 2 * 2 + 4 + 2 * 12);
+    assert!(size_of::<ForkRecord>() == 40 + 128 + 2 * 8 + 4 * 4);
+    assert!(size_of::<ExitRecord>() == 40 + 128 + 8);
+    assert!(size_of::<OpenRecord>() == 40 + 128 + 112 + 8 + 4 * 4 + 2 * 4 + 2 * 12);
     assert!(size_of::<InetAddress>() == 24);
     assert!(size_of::<SocketRecord>() == 6 * 2 + 2 * 24);
-    assert!(size_of::<ConnectRecord>() == 32 + 128 + 8 + 4 + 60);
-    assert!(size_of::<CallRecord>() == 32 + 128 + 8 + 128 + 112 + 3 * 4 + 60 + 2 * 4 + 3 * 12 + 4);
-    assert!(size_of::<CgroupRecord>() == 32 + 128 + 8 + 2 * 4);
+    assert!(size_of::<ConnectRecord>() == 40 + 128 + 8 + 4 + 60);
+    assert!(size_of::<CallRecord>() == 40 + 128 + 8 + 128 + 112 + 3 * 4 + 60 + 2 * 4 + 3 * 12 + 4);
+    assert!(size_of::<CgroupRecord>() == 40 + 128 + 8 + 2 * 4);
 };

@@ -13,6 +13,7 @@ use crate::{
     open,
     output::{self, Sections, Urgency, lost},
     path::{self, Place},
+    reject,
     socket::{self, Asked},
     syscall::Call,
     task,
@@ -55,8 +56,6 @@ pub unsafe fn on_exit(code: u16, call: Call, packed: u16, result: i64, current: 
             scratch.busy = 0;
             return;
         }
-        output::begin_code(&mut record.header, code, policy);
-        task::fill(&mut record.task, current);
         text::<0>(record, sections, reads);
         text::<1>(record, sections, reads);
         text::<2>(record, sections, reads);
@@ -67,6 +66,14 @@ pub unsafe fn on_exit(code: u16, call: Call, packed: u16, result: i64, current: 
         } else {
             fill::<Raw>(record, sections, reads, current);
         }
+        let Some(mark) = reject::mark::<_, _, CALL_ROOM>(scratch, code, policy, current) else {
+            scratch.busy = 0;
+            return;
+        };
+        let record = &mut scratch.record;
+        output::begin_code(&mut record.header, code, policy);
+        mark.put(&mut record.header);
+        task::fill(&mut record.task, current);
         output::send::<_, _, CALL_ROOM>(scratch, Urgency::Soon);
     }
 }

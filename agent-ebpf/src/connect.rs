@@ -9,6 +9,7 @@ use crate::{
     object::{Object, Raw, Typed, typed_loads},
     open,
     output::{self, Sections, Urgency, lost},
+    reject,
     socket::{self, Asked},
     syscall::Call,
     task,
@@ -48,13 +49,20 @@ pub unsafe fn on_exit(call: Call, socketcall: bool, result: i64, current: Typed)
         let Some(scratch) = output::take(&maps::CONNECT, EventType::Connect.code(), FillLimit::CALLS) else { return };
         let sections = Sections::new(scratch);
         let record = &mut scratch.record;
-        output::begin(&mut record.header, EventType::Connect, policy);
         if typed_loads() {
-            fill::<Typed>(record, sections, Typed::at::<{ fact::ID_FILE }>(file), asked, result, current);
+            fill::<Typed>(record, sections, Typed::at::<{ fact::ID_FILE }>(file), asked, result);
         } else {
-            fill::<Raw>(record, sections, Raw::at::<{ fact::ID_FILE }>(file), asked, result, current);
+            fill::<Raw>(record, sections, Raw::at::<{ fact::ID_FILE }>(file), asked, result);
         }
         record.fd = fd;
+        let Some(mark) = reject::mark::<_, _, SMALL_ROOM>(scratch, EventType::Connect.code(), policy, current) else {
+            scratch.busy = 0;
+            return;
+        };
+        let record = &mut scratch.record;
+        output::begin(&mut record.header, EventType::Connect, policy);
+        mark.put(&mut record.header);
+        task::fill(&mut record.task, current);
         output::send::<_, _, SMALL_ROOM>(scratch, Urgency::Soon);
     }
 }
@@ -71,20 +79,12 @@ const fn under_way(result: i64) -> bool {
     result == -EINPROGRESS || result == -EALREADY || (result <= -ERESTARTSYS && result >= -ERESTART_RESTARTBLOCK)
 }
 
-/// Fills in everything behind the header but the descriptor.
+/// Fills in result and socket.
 #[inline(always)]
-pub unsafe fn fill<K: Object>(
-    record: &mut ConnectRecord,
-    sections: Sections,
-    file: K,
-    asked: Asked,
-    result: i64,
-    current: Typed,
-) {
+pub unsafe fn fill<K: Object>(record: &mut ConnectRecord, sections: Sections, file: K, asked: Asked, result: i64) {
     record.result = result;
-    // SAFETY: reads a socket and the current task.
+    // SAFETY: reads a socket.
     unsafe {
-        task::fill(&mut record.task, current);
         let mut connected = result >= 0 || under_way(result);
         if connected && !socket::is_socket(file) {
             // The descriptor was closed or replaced before the exit: what was asked for is left.

@@ -391,7 +391,8 @@ unsafe fn report<K: Object>(
                 },
                 None => Asked { address: core::ptr::null(), length: 0, user_memory: false },
             };
-            connect::fill::<K>(record, sections, K::at::<{ fact::ID_FILE }>(file), asked, result, current);
+            connect::fill::<K>(record, sections, K::at::<{ fact::ID_FILE }>(file), asked, result);
+            task::fill(&mut record.task, current);
             record.fd = -1;
             output::send::<_, _, SMALL_ROOM>(scratch, Urgency::Soon);
             return;

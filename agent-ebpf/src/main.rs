@@ -18,6 +18,7 @@ mod open;
 mod output;
 mod path;
 mod process;
+mod reject;
 mod socket;
 mod syscall;
 mod task;

@@ -90,6 +90,15 @@ pub static SEQUENCE: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
 #[map]
 pub static HOST_CGROUPS: LruHashMap<u64, u8> = LruHashMap::with_max_entries(8192, 0);
 
+/// Hashes of events that no rule can match, under the key of the policy in force; the agent adds them. A forgotten one
+/// only lets too much through.
+#[map]
+pub static UNMATCHED: LruHashMap<u64, u8> = LruHashMap::with_max_entries(16_384, 0);
+
+/// How many events stayed in the kernel for being among these, by event code.
+#[map]
+pub static REJECTED: PerCpuArray<u64> = PerCpuArray::with_max_entries(256, 0);
+
 /// Counters by `Loss`.
 #[map]
 pub static LOST: PerCpuArray<u64> = PerCpuArray::with_max_entries(Loss::SLOTS, 0);

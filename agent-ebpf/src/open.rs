@@ -12,6 +12,7 @@ use crate::{
     object::{Object, Raw, Typed, around, pointer_at, typed_loads, typed_tasks},
     output::{self, Sections, Urgency, lost},
     path::{self, Place},
+    reject,
     syscall::Call,
     task,
 };
@@ -70,14 +71,20 @@ unsafe fn report<K: Object>(event: EventType, call: Call, result: i64, current: 
         let Some(scratch) = output::take(&maps::OPEN, event.code(), FillLimit::OPENS) else { return };
         let sections = Sections::new(scratch);
         let record = &mut scratch.record;
-        output::begin(&mut record.header, event, policy);
         let request = request(event, call);
         asked(record, &request);
         record.name_length = user_name(sections, request.name);
-        task::fill(&mut record.task, current);
         // An absolute name starts at the root, a handle at nothing.
         let relative = record.name_length != 0 && *scratch.sections.as_ptr() != b'/';
         fill::<K, true>(record, sections, result, file, relative, current);
+        let Some(mark) = reject::mark::<_, _, OPEN_ROOM>(scratch, event.code(), policy, current) else {
+            scratch.busy = 0;
+            return;
+        };
+        let record = &mut scratch.record;
+        output::begin(&mut record.header, event, policy);
+        mark.put(&mut record.header);
+        task::fill(&mut record.task, current);
         output::send::<_, _, OPEN_ROOM>(scratch, Urgency::Soon);
     }
 }

@@ -139,11 +139,13 @@ pub unsafe fn begin_code(header: &mut Header, code: u16, policy: &KernelPolicy) 
         event: code,
         length: 0,
         // SAFETY: no arguments.
-        cpu: unsafe { bpf_get_smp_processor_id() },
+        cpu: unsafe { bpf_get_smp_processor_id() } as u16,
+        bits: 0,
         generation: policy.generation,
         sequence: number(),
         // SAFETY: no arguments.
         boot_ns: unsafe { bpf_ktime_get_boot_ns() },
+        hash: 0,
     };
 }
 
@@ -261,7 +263,7 @@ pub fn opaque(value: usize) -> usize {
 
 /// Adds one atomically. (The compiler's BPF target offers no atomics.)
 #[inline(always)]
-unsafe fn count(counter: *mut u64) {
+pub unsafe fn count(counter: *mut u64) {
     // SAFETY: the caller gives a map value.
     unsafe { asm!("lock *(u64 *)({0} + 0) += {1}", in(reg) counter, in(reg) 1_u64, options(nostack)) };
 }
@@ -282,4 +284,13 @@ unsafe fn count_on(counter: *mut u64) -> u64 {
             options(nostack));
     }
     count
+}
+
+/// Stores a word at any alignment; the compiler would take it apart into bytes.
+#[inline(always)]
+pub unsafe fn store<const BYTES: i32>(to: *mut u8, word: u64) {
+    // SAFETY: the caller gives the room, and the verifier checks it.
+    unsafe {
+        asm!("*(u64 *)({0} + {bytes}) = {1}", in(reg) to, in(reg) word, bytes = const BYTES, options(nostack));
+    }
 }

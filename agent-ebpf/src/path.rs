@@ -6,7 +6,7 @@ use aya_ebpf::helpers::generated::bpf_probe_read_kernel_str;
 
 use crate::{
     object::{Object, around},
-    output::{Sections, lost},
+    output::{Sections, lost, store},
 };
 
 /// Most steps of one walk: names and mounts crossed.
@@ -201,12 +201,3 @@ unsafe fn name<K: Object, const ROOM: usize, const SHORT: bool>(sections: Sectio
 
 /// Bytes that fit a dentry on every kernel, with the NUL (`DNAME_INLINE_LEN`, `DNAME_INLINE_WORDS`: 32 to 40).
 const SHORT_NAME: u32 = 32;
-
-/// Stores a word at any alignment; the compiler would take it apart into bytes.
-#[inline(always)]
-unsafe fn store<const BYTES: i32>(to: *mut u8, word: u64) {
-    // SAFETY: the caller gives the room, and the verifier checks it.
-    unsafe {
-        core::arch::asm!("*(u64 *)({0} + {bytes}) = {1}", in(reg) to, in(reg) word, bytes = const BYTES, options(nostack));
-    }
-}

@@ -197,6 +197,9 @@ sections! {
         compat32: Compat32 = Compat32::Auto,
         /// The ring buffer to user space: a power of two, at least 64KiB.
         ring_bytes: Size = Size(8 << 20),
+        /// Whether opens, connects and plain calls stay in the kernel of which the rules have said that none can match
+        /// them, whoever does them. `purser doctor --pushdown` says of each rule what it means.
+        pushdown: Pushdown = Pushdown::On,
     }
 
     /// Where containers are described. The well-known places of containerd, podman, CRI-O, Docker, runc and crun are
@@ -286,6 +289,14 @@ words! {
         Alert = "alert",
         /// The agent ends.
         Exit = "exit",
+    }
+
+    /// Whether events that no rule can match stay in the kernel.
+    Pushdown {
+        /// They do.
+        On = "on",
+        /// All come that a rule may need by their type, and whatever else is decided before the first event.
+        Off = "off",
     }
 
     /// Which processes are watched.

@@ -9,8 +9,8 @@ use std::{
 
 use agent_common::{
     CallFlags, CallRecord, CgroupRecord, ConnectRecord, EventGroup, EventType, ExecFlags, ExecRecord, ExitRecord,
-    FileFlags, FileRecord, ForkRecord, Header as HeaderRecord, InetAddress, OpenFlags, OpenRecord, PathFlags,
-    PathRecord, RECORD_VERSION, SocketFlags, SocketRecord, TaskRecord,
+    FileFlags, FileRecord, ForkRecord, Header as HeaderRecord, HeaderBits, InetAddress, OpenFlags, OpenRecord,
+    PathFlags, PathRecord, RECORD_VERSION, SocketFlags, SocketRecord, TaskRecord,
 };
 use bytes::{BufMut, Bytes, BytesMut};
 
@@ -98,10 +98,12 @@ pub fn decode(record: &[u8]) -> Result<Event, DecodeError> {
     Ok(Event {
         header: Header {
             event,
-            cpu: u16::try_from(header.cpu).unwrap_or(u16::MAX),
+            cpu: header.cpu,
             sequence: header.sequence,
             boot_ns: header.boot_ns,
             generation: header.generation,
+            hash: header.hash,
+            of_host: header.bits & HeaderBits::HOST != 0,
         },
         task: convert_task(&task),
         body,

@@ -34,6 +34,10 @@ pub struct Header {
     pub boot_ns: u64,
     /// The generation of kernel policy that let it through.
     pub generation: u32,
+    /// Hash of the event's own facts, under that policy's key; 0 = none was made.
+    pub hash: u64,
+    /// The hash says that the task is in a cgroup that is known to be the host's.
+    pub of_host: bool,
 }
 
 /// Facts of `current`, from `task_struct`. Ids are of the initial pid namespace unless prefixed with `v`.

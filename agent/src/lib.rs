@@ -17,6 +17,7 @@ pub mod metrics;
 pub mod outside;
 pub mod pipeline;
 pub mod process;
+pub mod pushdown;
 pub mod recording;
 pub mod reload;
 pub mod run;

@@ -7,6 +7,7 @@ use std::cell::OnceCell;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use agent_common::OwnFacts;
 use bumpalo::Bump;
 use purser_rules::format::Clock;
 use purser_rules::{Alert, AlertOptions, Matches, Outcome, RuleIndex, RuleMatching};
@@ -16,10 +17,11 @@ use crate::config::Scope;
 use crate::container::{Container, Lookup};
 use crate::decode::decode;
 use crate::event::{Body, Cgroup, Event};
-use crate::facts::{Lineage, Names, Sight};
+use crate::facts::{Lineage, Names, OwnSight, Sight};
 use crate::manifest::{ExecFile, Judgement, Verdict};
 use crate::outside::{Input, Outside};
 use crate::process::{Process, ProcessTable};
+use crate::pushdown::Filter;
 use crate::tally::Tally;
 use crate::throttle::Throttle;
 use crate::waiting::{Held, Parked, Waiting};
@@ -70,6 +72,7 @@ pub struct Pipeline<O> {
     number: u64,
     matches: Matches,
     arena: Bump,
+    filter: Filter,
 }
 
 impl<O: Outside> Pipeline<O> {
@@ -83,6 +86,7 @@ impl<O: Outside> Pipeline<O> {
         deliver: Box<dyn FnMut(Alert) + Send>,
     ) -> Self {
         outside.prepare(rules.set.needs());
+        let filter = tally.filter();
         let waiting = Waiting::new(config.hold_events, config.hold_time);
         Self {
             config,
@@ -98,6 +102,7 @@ impl<O: Outside> Pipeline<O> {
             number: 0,
             matches: Matches::new(),
             arena: Bump::new(),
+            filter,
         }
     }
 
@@ -228,6 +233,8 @@ impl<O: Outside> Pipeline<O> {
         self.set_throttle(throttle);
         self.waiting.set_hold_time(config.hold_time);
         self.config = config;
+        // What the former rules said of events is no answer of these.
+        self.filter.set(None);
         self.outside.prepare(rules.set.needs());
         std::mem::replace(&mut self.rules, rules)
     }
@@ -235,6 +242,16 @@ impl<O: Outside> Pipeline<O> {
     /// How alerts look now.
     pub fn alert_options(&self) -> &AlertOptions {
         &self.config.alerts
+    }
+
+    /// A policy is in force that was made for the rules in force alone, with what it hashes.
+    pub(crate) fn set_filter(&mut self, generation: u32, own: &OwnFacts) {
+        self.filter.set(Some((generation, own)));
+    }
+
+    /// Hashes of events that no rule in force can match, each once.
+    pub(crate) fn take_unmatched(&mut self) -> Vec<u64> {
+        self.filter.take_unmatched()
     }
 
     /// An alert of the agent itself: it is delivered like one of a rule.
@@ -334,10 +351,29 @@ impl<O: Outside> Pipeline<O> {
             pending.extend(self.matches.pending().iter().map(|rule| (*rule, place)));
         }
         if matched.is_empty() && pending.is_empty() {
+            // One that waited may have come under other rules than those in force.
+            if kept.is_none() {
+                self.ask(&seen, &names);
+            }
             return;
         }
         let rules = Arc::clone(rules);
         self.decide(seen, &names, kept.map(|(lineage, _)| lineage), rules, matched, pending);
+    }
+
+    /// Asks the rules whether any can match the like of an event that matched none, whoever does it.
+    fn ask(&mut self, seen: &Seen, names: &Names) {
+        let header = &seen.event.header;
+        let Some(own) = self.filter.asks(header.event, header.generation, header.hash) else { return };
+        self.arena.reset();
+        let clock = self.config.alerts.clock;
+        let may_match = names.iter().any(|name| {
+            let lineage = Lineage::Table(&self.processes);
+            let sight = sight(seen, lineage, name, &self.outside, &self.arena, self.started_boot_ns, clock);
+            self.rules.set.evaluate(&OwnSight::new(&sight, own), &mut self.matches);
+            !self.matches.is_empty()
+        });
+        self.filter.answer(header.hash, may_match);
     }
 
     fn decide(

@@ -69,6 +69,7 @@ impl Reload {
         let wake = Wake::new()?;
         let control = Arc::new(Control { wake, asked: AtomicBool::new(false), ended: AtomicBool::new(false) });
         let (sender, receiver) = mpsc::channel();
+        let pushdown = content.config.sensor.pushdown;
         let reloader = Reloader {
             report: Report::new(&surroundings.metrics, &content.sha256, rules.enabled()),
             watcher: Watcher::new(&surroundings.metrics),
@@ -88,7 +89,7 @@ impl Reload {
             .stack_size(STACK)
             .spawn(move || reloader.run(&theirs))
             .context("cannot start the thread that reloads rules")?;
-        Ok((Self { control }, Orders::new(receiver, policy)))
+        Ok((Self { control }, Orders::new(receiver, policy, pushdown)))
     }
 
     /// Has everything read and put in force anew, whether or not it has changed.

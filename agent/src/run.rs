@@ -16,8 +16,9 @@ use tokio::signal::unix::{SignalKind, signal};
 use crate::active::{self, ActiveRules};
 use crate::alert::{Format, LiveFormat, Numbering};
 use crate::cli::{RecordArgs, RuleFile, RunArgs, Summary};
-use crate::config::{Compat32, Config, TierChoice};
+use crate::config::{Compat32, Config, Pushdown, TierChoice};
 use crate::container::Containers;
+use crate::event::EventType;
 use crate::http::{Health, Server};
 use crate::live::{self, Live};
 use crate::losses::{DROPPED, LossWatch};
@@ -26,6 +27,7 @@ use crate::metrics::Metrics;
 use crate::outside::Outside;
 use crate::pipeline::Pipeline;
 use crate::process::Procfs;
+use crate::pushdown::REJECTED;
 use crate::recording::{self, Recording, Reported, Start, Writer, Written};
 use crate::reload::files::{self, Content, Files};
 use crate::reload::{self, Reload, Surroundings};
@@ -158,7 +160,9 @@ fn work<O: Machine>(
     let containers_wake = live.wake_fd()?;
     let policy = match mode {
         Mode::Record { everything: true } => Policy::everything(),
-        Mode::Record { everything: false } | Mode::Run => reload::policy(rules.set.needs(), config.scope),
+        // What other rules may ask for has to be there.
+        Mode::Record { everything: false } => reload::policy(&rules.set, config.scope, Pushdown::Off),
+        Mode::Run => reload::policy(&rules.set, config.scope, config.sensor.pushdown),
     };
     let mut sensor = Sensor::start(&sensor_config(config), &policy)?;
     check_tier(config.sensor.tier, sensor.tier())?;
@@ -176,6 +180,7 @@ fn work<O: Machine>(
     };
     let outside = machine(live, &begun)?;
     let mut pipeline = pipeline(config, outside, &rules, &metrics, Arc::clone(&sinks), started_boot_ns);
+    pipeline.set_filter(sensor.generation(), &policy.own);
     pipeline.scan();
     let mut reloads = if mode == Mode::Run {
         let surroundings = Surroundings { metrics: Arc::clone(&metrics), wake: wake.clone(), format };
@@ -310,17 +315,23 @@ fn publish<O: Machine>(sensor: &mut Sensor, pipeline: &mut Pipeline<O>, metrics:
     for (stage, reason, count) in sensor.losses() {
         metrics.lost(stage, reason).raise_to(count);
     }
-    // Some types have one name: a call, and the same by io_uring.
-    let mut dropped: BTreeMap<&str, u64> = BTreeMap::new();
-    for (event, count) in sensor.dropped() {
-        *dropped.entry(event.name()).or_default() += count;
-    }
-    for (name, count) in dropped {
-        metrics.counter(DROPPED, &[name]).raise_to(count);
+    for (family, counts) in [(DROPPED, by_name(sensor.dropped())), (REJECTED, by_name(sensor.rejected()))] {
+        for (name, count) in counts {
+            metrics.counter(family, &[name]).raise_to(count);
+        }
     }
     pipeline.publish();
     pipeline.outside().live().publish(metrics);
     pipeline.outside().note(metrics);
+}
+
+/// Some types have one name: a call, and the same by `io_uring`.
+fn by_name(counts: impl IntoIterator<Item = (EventType, u64)>) -> BTreeMap<&'static str, u64> {
+    let mut sums = BTreeMap::new();
+    for (event, count) in counts {
+        *sums.entry(event.name()).or_default() += count;
+    }
+    sums
 }
 
 fn pipeline<O: Outside>(
@@ -361,6 +372,11 @@ fn round<O: Outside>(sensor: &mut Sensor, pipeline: &mut Pipeline<O>, wake: &Wak
     let deadline = pipeline.tick(now).map_or(limit, |at| at.saturating_duration_since(now).min(limit));
     sensor.poll(deadline, &mut |record| pipeline.record(record))?;
     wake.clear();
+    for hash in pipeline.take_unmatched() {
+        if let Err(error) = sensor.reject(hash) {
+            tracing::debug!(%error, "the like of an event goes on to come");
+        }
+    }
     Ok(())
 }
 

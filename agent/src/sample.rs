@@ -1,5 +1,7 @@
 //! Events and a world that tests make up.
 
+pub(crate) mod records;
+
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -120,7 +122,7 @@ pub(crate) fn event(boot_ns: u64, task: Task, body: Body) -> Event {
         Body::Cgroup(_) => EventType::CgroupMkdir,
         Body::Call(_) => EventType::Unlinkat,
     };
-    Event { header: Header { event, cpu: 0, sequence: 0, boot_ns, generation: 0 }, task, body }
+    Event { header: Header { event, cpu: 0, sequence: 0, boot_ns, generation: 0, hash: 0, of_host: false }, task, body }
 }
 
 /// A program.

@@ -6,6 +6,7 @@ use crate::event::EventType;
 use crate::manifest::Verdict;
 use crate::metrics::{Counter, Family, Metrics, QUEUE_LENGTH, counter, gauge};
 use crate::process::ProcessCounters;
+use crate::pushdown::Filter;
 
 /// Processes that no event introduced, and what became of them.
 const PROCESSES: Family = counter("purser_process_lookups", "Processes first seen midway, by result", &["result"]);
@@ -56,6 +57,11 @@ impl Tally {
             verdict_shutdown: metrics.lost("verdict", "shutdown"),
             verdict_unknown: metrics.lost("verdict", "unknown"),
         }
+    }
+
+    /// Counts what rules are asked of events.
+    pub(crate) fn filter(&self) -> Filter {
+        Filter::new(&self.metrics)
     }
 
     /// The process table's own counts, and how many processes, held events and parked events there are.

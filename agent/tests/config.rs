@@ -55,7 +55,7 @@ file_output: {enabled: true, filename: /var/log/purser.txt, keep_alive: true}
 log_level: critical
 webserver: {enabled: true, listen_address: "::1", listen_port: 0, k8s_healthz_endpoint: /ready, prometheus_metrics_enabled: false}
 scope: containers
-sensor: {tier: c, compat32: off, ring_bytes: 1MiB}
+sensor: {tier: c, compat32: off, ring_bytes: 1MiB, pushdown: off}
 container_engines:
   host_root: /host
   timeout: 4s
@@ -68,7 +68,7 @@ hold: {max_events: 7, max_time: 80ms}
     let config = parse(text).expect("valid");
     // Whatever key is in the reference is in the text above, and none of them kept its default.
     let (default, changed) = (rows(&Config::default()), rows(&config));
-    assert_eq!((default.len(), changed.len()), (53, 53), "{default:#?}");
+    assert_eq!((default.len(), changed.len()), (54, 54), "{default:#?}");
     for ((key, default), (_, changed)) in default.iter().zip(&changed) {
         let same = default == changed && !matches!(key.as_str(), "webserver.enabled");
         assert!(!same, "`{key}` is not read: it is still {default}");

@@ -10,6 +10,7 @@ use std::{
 use serde::Serialize;
 
 use crate::metrics::{EVENTS, Family, LOST, Metrics, RULE_MATCHES, VERDICTS};
+use crate::pushdown::REJECTED;
 use crate::reload::RELOADS;
 use crate::throttle::FOLDED;
 
@@ -18,6 +19,8 @@ use crate::throttle::FOLDED;
 pub struct Summary {
     /// Events by type, those that did not occur as 0.
     pub events: BTreeMap<String, u64>,
+    /// Events that no rule can match and that stayed in the kernel, by type; those that did not occur as 0.
+    pub rejected: BTreeMap<String, u64>,
     /// Losses by stage and reason, those that did not occur as 0.
     pub lost: BTreeMap<String, BTreeMap<String, u64>>,
     /// Alerts by rule, folded ones included, summaries not; only rules that raised one.
@@ -51,6 +54,7 @@ impl Summary {
         folded.retain(|_, count| *count > 0);
         Self {
             events: by_first_label(metrics, EVENTS),
+            rejected: by_first_label(metrics, REJECTED),
             lost,
             alerts,
             folded,
@@ -112,6 +116,9 @@ impl fmt::Display for Summary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "purser: tier {}, {} hooks, {} rules", self.tier, self.hooks.len(), self.rules)?;
         line(f, "events", self.events.iter().map(|(name, count)| (name.clone(), *count)))?;
+        if self.rejected.values().any(|count| *count > 0) {
+            line(f, "rejected", self.rejected.iter().map(|(name, count)| (name.clone(), *count)))?;
+        }
         let lost = self.lost.iter().flat_map(|(stage, reasons)| {
             reasons.iter().map(move |(reason, count)| (format!("{stage}/{reason}"), *count))
         });
@@ -164,6 +171,7 @@ mod tests {
         let metrics = Metrics::new();
         metrics.event("exec").add(3);
         metrics.event("open");
+        metrics.counter(REJECTED, &["open"]).add(6);
         metrics.lost("ring", "full").add(2);
         metrics.lost("sink", "queue_full");
         metrics.rule_matches("A", Priority::Warning).add(1);
@@ -188,6 +196,7 @@ mod tests {
             json,
             serde_json::json!({
                 "events": {"exec": 3, "open": 0},
+                "rejected": {"open": 6},
                 "lost": {"ring": {"full": 2}, "sink": {"queue_full": 0}},
                 "alerts": {"A": 2},
                 "folded": {"A": 1},
@@ -243,7 +252,7 @@ mod tests {
     fn text_for_people() {
         assert_eq!(
             summary().to_string(),
-            "purser: tier C, 1 hooks, 8 rules\n  events    3 (exec 3)\n  lost      2 (ring/full 2)\n  \
+            "purser: tier C, 1 hooks, 8 rules\n  events    3 (exec 3)\n  rejected  6 (open 6)\n  lost      2 (ring/full 2)\n  \
              verdicts  7 (expected 7)\n  reloads   2 (ok 2)\n  alerts    2\n          2  A (1 folded)"
         );
     }

@@ -21,6 +21,7 @@ fn header(event: EventType) -> HeaderRecord {
         generation: 9,
         sequence: 77,
         boot_ns: 123_456,
+        ..HeaderRecord::default()
     }
 }
 
@@ -107,7 +108,15 @@ fn an_exec_record_becomes_an_exec() {
     let event = decode(&sample_exec()).unwrap();
     assert_eq!(
         event.header,
-        Header { event: EventType::Execve, cpu: 3, sequence: 77, boot_ns: 123_456, generation: 9 }
+        Header {
+            event: EventType::Execve,
+            cpu: 3,
+            sequence: 77,
+            boot_ns: 123_456,
+            generation: 9,
+            hash: 0,
+            of_host: false
+        }
     );
     assert_eq!((event.task.tgid, event.task.loginuid, &event.task.comm[..5]), (42, 1000, &b"name\0"[..]));
     let Body::Exec(exec) = event.body else { panic!("not an exec") };
@@ -299,7 +308,7 @@ fn foreign_and_cut_records_are_named_errors() {
     assert_eq!(changed(2, &200_u16.to_ne_bytes()), Some("unknown_event"));
     assert_eq!(changed(2, &0_u16.to_ne_bytes()), Some("unknown_event"));
     assert_eq!(changed(4, &1_u32.to_ne_bytes()), Some("length"));
-    let argv_length = 32 + size_of::<TaskRecord>() + size_of::<FileRecord>();
+    let argv_length = size_of::<HeaderRecord>() + size_of::<TaskRecord>() + size_of::<FileRecord>();
     assert_eq!(changed(argv_length, &u32::MAX.to_ne_bytes()), Some("section"));
     let landmark = PathRecord { landmark: 1, ..PathRecord::default() };
     let bad = sample_open(landmark, OpenFlags::HAS_FILE, &[b""]);

@@ -211,7 +211,7 @@ impl Sight<'_> {
                 | EventType::Chown
                 | EventType::Lchown
                 | EventType::Fchownat
-                    if call.result == 0 =>
+                    if call.result >= 0 =>
                 {
                     path(0, field.id == FieldId::FS_PATH_NAMERAW)
                 }

@@ -155,7 +155,7 @@ fn all_labels(labels: &[(String, String)]) -> String {
     labels.join(", ")
 }
 
-fn is_container_field(id: FieldId) -> bool {
+pub(super) fn is_container_field(id: FieldId) -> bool {
     (FieldId::CONTAINER_ID.index()..=FieldId::K8S_DEPLOYMENT_LABELS.index()).contains(&id.index())
         || (FieldId::IMAGE_MANIFEST_DIGEST.index()..=FieldId::IMAGE_CHAIN_ID.index()).contains(&id.index())
         || id == FieldId::CONTAINER_IDENTITY

@@ -357,7 +357,7 @@ fn file_kind(file: &FileIdentity, path: &[u8]) -> (&'static str, u8) {
     }
 }
 
-fn is_fd_field(id: FieldId) -> bool {
+pub(super) fn is_fd_field(id: FieldId) -> bool {
     (FieldId::FD_NUM.index()..=FieldId::FD_IS_LOWER_LAYER.index()).contains(&id.index()) || id == FieldId::FD_REALPATH
 }
 

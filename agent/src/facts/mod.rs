@@ -10,6 +10,7 @@ mod fd;
 mod flags;
 mod manifest;
 mod names;
+mod own;
 mod proc;
 
 #[cfg(test)]
@@ -24,6 +25,7 @@ use purser_rules::{EventCode, Fact, Facts, FieldId, FieldRef, Reason, Value};
 
 pub(crate) use evt::code;
 pub use names::Names;
+pub(crate) use own::{Own, OwnSight, own};
 
 use crate::container::Container;
 use crate::event::Event;

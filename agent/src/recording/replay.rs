@@ -14,7 +14,7 @@ use super::replayed::Replayed;
 use crate::active::ActiveRules;
 use crate::alert::Format;
 use crate::cli::{RuleFile, Summary};
-use crate::config::Config;
+use crate::config::{Config, Pushdown};
 use crate::losses;
 use crate::metrics::Metrics;
 use crate::pipeline::Pipeline;
@@ -80,7 +80,7 @@ pub fn replay(source: impl Read, choice: &Choice, output: impl Write + Send + 's
     let mut notes: Vec<String> = warnings.iter().map(ToString::to_string).collect();
     let metrics = Arc::new(Metrics::new());
     let rules = ActiveRules::new(set, config.rule_matching.into(), &metrics);
-    let wanted = reload::policy(rules.set.needs(), config.scope);
+    let wanted = reload::policy(&rules.set, config.scope, Pushdown::Off);
     notes.extend(lacking(&start, &Reported::of(&wanted), choice.rules.is_some()));
 
     let mut format = Format::from(&config);

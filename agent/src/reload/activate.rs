@@ -6,14 +6,15 @@ use std::sync::mpsc::{Receiver, SyncSender};
 use std::time::Instant;
 
 use agent_common::EventGroup;
-use purser_rules::{Alert, Needs};
+use purser_rules::{Alert, Needs, RuleSet};
 
 use crate::active::ActiveRules;
-use crate::config::{Config, Scope};
+use crate::config::{Config, Pushdown, Scope};
 use crate::event::EventType;
 use crate::facts;
 use crate::outside::Outside;
 use crate::pipeline::{Pipeline, PipelineConfig};
+use crate::pushdown::own_facts;
 use crate::sensor::{Policy, Sensor};
 use crate::throttle::Throttle;
 
@@ -41,19 +42,20 @@ pub(crate) struct Done {
     pub(crate) _old: Arc<ActiveRules>,
 }
 
-/// Changes what the kernel reports; the pipeline takes what it reports meanwhile.
-type SetPolicy<'a, O> = dyn FnMut(&Policy, &mut Pipeline<O>) -> Result<(), String> + 'a;
+/// Changes what the kernel reports, and gives the policy's generation; the pipeline takes what it reports meanwhile.
+type SetPolicy<'a, O> = dyn FnMut(&Policy, &mut Pipeline<O>) -> Result<u32, String> + 'a;
 
 /// The worker's end of the orders, and what the kernel reports now.
 pub(crate) struct Orders {
     receiver: Receiver<Order>,
     policy: Policy,
+    pushdown: Pushdown,
 }
 
 impl Orders {
     /// `policy` is in force.
-    pub(super) fn new(receiver: Receiver<Order>, policy: Policy) -> Self {
-        Self { receiver, policy }
+    pub(super) fn new(receiver: Receiver<Order>, policy: Policy, pushdown: Pushdown) -> Self {
+        Self { receiver, policy, pushdown }
     }
 
     /// Carries out what has been ordered since the last call.
@@ -64,7 +66,7 @@ impl Orders {
                 Order::Activate(change, reply) => {
                     let done = self.activate(change, pipeline, &mut |policy, pipeline| {
                         let set = sensor.set_policy_while(policy, &mut |record| pipeline.record(record));
-                        set.map(drop).map_err(|error| error.to_string())
+                        set.map_err(|error| error.to_string())
                     });
                     // Only a thread that has died does not listen.
                     let _ = reply.send(done);
@@ -74,21 +76,25 @@ impl Orders {
     }
 
     /// The kernel reports what both sets need before the new one is in force, and less only afterwards; `set_policy` has
-    /// records handled meanwhile, each by the set in force.
+    /// records handled meanwhile, each by the set in force. In between no event is kept back for being one that no rule
+    /// matches: that is the answer of one set.
     fn activate<O: Outside>(
         &mut self,
         change: Change,
         pipeline: &mut Pipeline<O>,
         set_policy: &mut SetPolicy<'_, O>,
     ) -> Result<Done, String> {
-        let wanted = policy(change.rules.set.needs(), change.scope);
+        let wanted = policy(&change.rules.set, change.scope, self.pushdown);
         let both = self.policy.union(&wanted);
         if both != self.policy
             && let Err(error) = set_policy(&both, pipeline)
         {
             // Hooks that were attached before the failure are let go, so that the old rules run as before.
-            if let Err(error) = set_policy(&self.policy, pipeline) {
-                tracing::warn!("cannot take back what new rules would have needed of the kernel: {error}");
+            match set_policy(&self.policy, pipeline) {
+                Ok(generation) => pipeline.set_filter(generation, &self.policy.own),
+                Err(error) => {
+                    tracing::warn!("cannot take back what new rules would have needed of the kernel: {error}");
+                }
             }
             return Err(error);
         }
@@ -97,7 +103,10 @@ impl Orders {
         self.policy = both;
         if wanted != self.policy {
             match set_policy(&wanted, pipeline) {
-                Ok(()) => self.policy = wanted,
+                Ok(generation) => {
+                    pipeline.set_filter(generation, &wanted.own);
+                    self.policy = wanted;
+                }
                 // No event is missed by it: more come than needed.
                 Err(error) => tracing::warn!("the kernel goes on reporting what the former rules needed: {error}"),
             }
@@ -117,7 +126,15 @@ pub(crate) fn settings(config: &Config) -> PipelineConfig {
 }
 
 /// What the rules need of the kernel. Processes and cgroups are always followed: identity rests on them.
-pub(crate) fn policy(needs: &Needs, scope: Scope) -> Policy {
+pub(crate) fn policy(set: &RuleSet, scope: Scope, pushdown: Pushdown) -> Policy {
+    let policy = needed(set.needs(), scope);
+    match pushdown {
+        Pushdown::On => Policy { own: own_facts(set, &policy), ..policy },
+        Pushdown::Off => policy,
+    }
+}
+
+fn needed(needs: &Needs, scope: Scope) -> Policy {
     let events = |wanted: &dyn Fn(EventType) -> bool| EventType::ALL.iter().copied().filter(|e| wanted(*e)).collect();
     let always = |event: EventType| {
         matches!(event.group(), EventGroup::Exec | EventGroup::Fork | EventGroup::Exit | EventGroup::Cgroup)
@@ -142,6 +159,7 @@ pub(crate) fn policy(needs: &Needs, scope: Scope) -> Policy {
         threads: false,
         data: needs.data(),
         plain_messages: needs.plain_messages,
+        ..Policy::default()
     }
 }
 

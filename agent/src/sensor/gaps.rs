@@ -32,12 +32,12 @@ impl Gaps {
     pub(super) fn see(&mut self, record: &[u8]) {
         let field = |offset: usize| record.get(offset..);
         let cpu =
-            field(offset_of!(Header, cpu)).and_then(|bytes| bytes.first_chunk()).map(|word| u32::from_ne_bytes(*word));
+            field(offset_of!(Header, cpu)).and_then(|bytes| bytes.first_chunk()).map(|half| u16::from_ne_bytes(*half));
         let number = field(offset_of!(Header, sequence))
             .and_then(|bytes| bytes.first_chunk())
             .map(|word| u64::from_ne_bytes(*word));
         let (Some(cpu), Some(number)) = (cpu, number) else { return };
-        if let Some(processor) = self.processors.get_mut(cpu as usize) {
+        if let Some(processor) = self.processors.get_mut(usize::from(cpu)) {
             processor.highest = processor.highest.max(number);
             processor.came += 1;
         }
@@ -60,14 +60,14 @@ impl Gaps {
 mod tests {
     use super::*;
 
-    fn record(cpu: u32, number: u64) -> Vec<u8> {
+    fn record(cpu: u16, number: u64) -> Vec<u8> {
         let mut record = vec![0; size_of::<Header>()];
-        record[offset_of!(Header, cpu)..][..4].copy_from_slice(&cpu.to_ne_bytes());
+        record[offset_of!(Header, cpu)..][..2].copy_from_slice(&cpu.to_ne_bytes());
         record[offset_of!(Header, sequence)..][..8].copy_from_slice(&number.to_ne_bytes());
         record
     }
 
-    fn seen(records: &[(u32, u64)]) -> Gaps {
+    fn seen(records: &[(u16, u64)]) -> Gaps {
         let mut gaps = Gaps::new(2);
         for (cpu, number) in records {
             gaps.see(&record(*cpu, *number));

@@ -173,6 +173,8 @@ pub struct Sensor {
     lost: PerCpuArray<aya::maps::MapData, u64>,
     dropped: PerCpuArray<aya::maps::MapData, u64>,
     host_cgroups: HashMap<aya::maps::MapData, u64, u8>,
+    unmatched: HashMap<aya::maps::MapData, u64, u8>,
+    rejected: PerCpuArray<aya::maps::MapData, u64>,
     ring: Ring,
     tier: TierReport,
     /// Passes on what the programs log; they do so on rare paths only.
@@ -305,6 +307,8 @@ impl Sensor {
         let dropped = PerCpuArray::try_from(take(&mut ebpf, "DROPPED")?)?;
         let wake = Array::try_from(take(&mut ebpf, "WAKE")?)?;
         let host_cgroups = HashMap::try_from(take(&mut ebpf, "HOST_CGROUPS")?)?;
+        let unmatched = HashMap::try_from(take(&mut ebpf, "UNMATCHED")?)?;
+        let rejected = PerCpuArray::try_from(take(&mut ebpf, "REJECTED")?)?;
         let ring = Ring::new(take(&mut ebpf, "EVENTS")?, wake, config.gather, possible).map_err(SensorError::Wait)?;
         let mut log = EbpfLogger::init(&mut ebpf).map_err(SensorError::Log)?;
         identify_agent(&mut ebpf)?;
@@ -342,6 +346,8 @@ impl Sensor {
             lost,
             dropped,
             host_cgroups,
+            unmatched,
+            rejected,
             ring,
             tier,
             flush_log: Box::new(move || log.flush()),
@@ -365,6 +371,11 @@ impl Sensor {
     /// Every hook and what became of it.
     pub fn hooks(&self) -> &[Hook] {
         &self.hooks
+    }
+
+    /// The generation of the policy in force.
+    pub fn generation(&self) -> u32 {
+        self.policy.generation()
     }
 
     /// Puts a policy in force: what programs report first, then which of them are attached. Returns its
@@ -397,6 +408,20 @@ impl Sensor {
     /// Says that a cgroup is the host's and stays so. A full map forgets others, whose events then come again.
     pub fn add_host_cgroup(&mut self, id: u64) -> Result<(), SensorError> {
         Ok(self.host_cgroups.insert(id, 1, 0)?)
+    }
+
+    /// Has events stay in the kernel that have this hash ([`Header::hash`](crate::event::Header::hash)), as long as the policy
+    /// is in force that it was made under. A full map forgets others, which then come again.
+    pub fn reject(&mut self, hash: u64) -> Result<(), SensorError> {
+        Ok(self.unmatched.insert(hash, 1, 0)?)
+    }
+
+    /// How many events stayed in the kernel for [`Self::reject`], by type.
+    pub fn rejected(&self) -> impl Iterator<Item = (EventType, u64)> + '_ {
+        EventType::ALL.iter().map(|event| {
+            let counts = self.rejected.get(&u32::from(event.code()), 0);
+            (*event, counts.map_or(0, |counts| counts.iter().sum()))
+        })
     }
 
     /// Has `poll` end when `fd` (an eventfd) becomes readable, so that one thread can wait for records and for others.

@@ -2,8 +2,9 @@
 //! map and swapped in by its generation, so that no event is judged by half a set.
 
 pub use agent_common::EventSet;
-use agent_common::{EventType, KernelPolicy, PolicyFlags};
+use agent_common::{EventType, KernelPolicy, OwnFacts, PolicyFlags};
 use aya::maps::{Array, ArrayOfMaps, MapData, MapError};
+use rustix::rand::GetRandomFlags;
 
 /// What the rules need to see. The default is nothing.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -28,6 +29,9 @@ pub struct Policy {
     pub data: bool,
     /// Messages that name no address: of streams and connected sockets.
     pub plain_messages: bool,
+    /// What is hashed of each event, so that those of which [`Sensor::reject`](super::Sensor::reject) is told stay in
+    /// the kernel as long as this policy is in force.
+    pub own: OwnFacts,
 }
 
 impl Policy {
@@ -43,10 +47,12 @@ impl Policy {
             threads: true,
             data: true,
             plain_messages: true,
+            own: OwnFacts::NOTHING,
         }
     }
 
-    /// What is reported under both together: everything that either asks for.
+    /// What is reported under both together: everything that either asks for. What no rule of one set can match the
+    /// other may: nothing is hashed.
     #[must_use]
     pub fn union(&self, other: &Self) -> Self {
         Self {
@@ -60,10 +66,11 @@ impl Policy {
             threads: self.threads || other.threads,
             data: self.data || other.data,
             plain_messages: self.plain_messages || other.plain_messages,
+            own: OwnFacts::NOTHING,
         }
     }
 
-    fn kernel(&self, generation: u32) -> KernelPolicy {
+    fn kernel(&self, generation: u32, key: [u64; 2]) -> KernelPolicy {
         let flags = [
             (self.open_read, PolicyFlags::OPEN_READ),
             (self.open_write, PolicyFlags::OPEN_WRITE),
@@ -73,7 +80,8 @@ impl Policy {
             (self.plain_messages, PolicyFlags::PLAIN_MESSAGES),
         ];
         let flags = flags.into_iter().filter(|(wanted, _)| *wanted).fold(0, |all, (_, flag)| all | flag);
-        KernelPolicy { events: self.events, failed: self.failed, not_host: self.not_host, flags, generation }
+        let Self { events, failed, not_host, own, .. } = *self;
+        KernelPolicy { events, failed, not_host, flags, generation, own, key }
     }
 }
 
@@ -88,16 +96,33 @@ impl PolicyOwner {
         Self { outer, generation: 0 }
     }
 
+    pub(super) const fn generation(&self) -> u32 {
+        self.generation
+    }
+
     /// Puts a policy in force. Programs that run see the old or the new one, whole; the kernel returns
     /// from the swap when none sees the old one any more.
     pub(super) fn set(&mut self, policy: &Policy) -> Result<u32, MapError> {
         let generation = self.generation.wrapping_add(1);
         let mut inner = Array::create(1, 0)?;
-        inner.set(0, PolicyValue(policy.kernel(generation)), 0)?;
+        inner.set(0, PolicyValue(policy.kernel(generation, secret()?)), 0)?;
         self.outer.set(0, &inner, 0)?;
         self.generation = generation;
         Ok(generation)
     }
+}
+
+/// A key that no one knows, and no policy had before.
+fn secret() -> Result<[u64; 2], MapError> {
+    let mut bytes = [0; 16];
+    let mut filled = 0;
+    while filled < bytes.len() {
+        filled += rustix::rand::getrandom(&mut bytes[filled..], GetRandomFlags::empty())
+            .map_err(|error| MapError::IoError(error.into()))?;
+    }
+    let [low, high] =
+        [&bytes[..8], &bytes[8..]].map(|half| half.iter().fold(0, |all, byte| all << 8 | u64::from(*byte)));
+    Ok([low, high])
 }
 
 /// [`KernelPolicy`] as a map value.
@@ -125,15 +150,24 @@ mod tests {
         assert!(both.events.contains(EventType::Openat) && both.events.contains(EventType::Execve));
         assert!(both.open_read && both.environment && !both.open_write);
         assert!(both.not_host.contains(EventType::Openat));
+        let hashing = Policy { own: OwnFacts([OwnFacts::HASHED; 256]), ..both };
+        assert_eq!(hashing.union(&hashing).own, OwnFacts::NOTHING, "even the same needs are those of other rules");
+    }
+
+    #[test]
+    fn a_secret_is_new_each_time() {
+        let secrets = [secret().unwrap(), secret().unwrap()];
+        assert_ne!(secrets[0], secrets[1]);
+        assert!(secrets.concat().iter().all(|word| *word != 0), "{secrets:?}");
     }
 
     #[test]
     fn a_policy_becomes_bits() {
         let policy =
             Policy { events: [EventType::Openat].into_iter().collect(), open_write: true, ..Policy::default() };
-        let kernel = policy.kernel(7);
-        assert_eq!((kernel.flags, kernel.generation), (PolicyFlags::OPEN_WRITE, 7));
+        let kernel = policy.kernel(7, [1, 2]);
+        assert_eq!((kernel.flags, kernel.generation, kernel.key), (PolicyFlags::OPEN_WRITE, 7, [1, 2]));
         assert!(kernel.events.contains(EventType::Openat) && !kernel.events.contains(EventType::Open));
-        assert_eq!(Policy::everything().kernel(0).flags, 0b11_1111);
+        assert_eq!(Policy::everything().kernel(0, [0; 2]).flags, 0b11_1111);
     }
 }

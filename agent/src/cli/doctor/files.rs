@@ -4,7 +4,7 @@ use purser_rules::RuleSet;
 
 use super::{Check, DoctorArgs, State};
 use crate::cli::{self, RunArgs};
-use crate::config::Config;
+use crate::config::{Config, Pushdown};
 use crate::reload::{self, files};
 use crate::sensor::Policy;
 
@@ -12,8 +12,8 @@ use crate::sensor::Policy;
 pub(super) struct Look {
     /// The defaults where it cannot be used.
     pub(super) config: Config,
-    /// What the rules need of the kernel; `None` where they cannot be used.
-    pub(super) policy: Option<Policy>,
+    /// The rules and what they need of the kernel; `None` where they cannot be used.
+    pub(super) rules: Option<(RuleSet, Policy)>,
     pub(super) checks: Vec<Check>,
 }
 
@@ -36,8 +36,12 @@ pub(super) fn look(arguments: &DoctorArgs) -> Look {
             Config::default()
         }
     };
-    let policy = rules(&args, &config, &mut checks).map(|set| reload::policy(set.needs(), config.scope));
-    Look { config, policy, checks }
+    let rules = rules(&args, &config, &mut checks).map(|set| {
+        // Whether or not it is on: `--pushdown` says what it would do.
+        let policy = reload::policy(&set, config.scope, Pushdown::On);
+        (set, policy)
+    });
+    Look { config, rules, checks }
 }
 
 fn rules(args: &RunArgs, config: &Config, checks: &mut Vec<Check>) -> Option<RuleSet> {

@@ -41,7 +41,7 @@ impl Look {
         self.circumstances.missing = Some(missing.map(|hook| hook.name).collect());
         self.circumstances.tier = Some(report.in_use);
         self.circumstances.misses_compat = Some(sensor.misses_compat_calls());
-        let needed = files.policy.as_ref().map(sensor::needed);
+        let needed = files.rules.as_ref().map(|(_, policy)| sensor::needed(policy));
         self.checks.extend(sensor.hooks().iter().map(|hook| check(hook, needed.as_deref())));
     }
 }

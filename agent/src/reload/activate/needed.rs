@@ -191,7 +191,7 @@ proptest! {
         let sources = [Source { name: "test", text: text.as_bytes() }];
         // What the rule language refuses is no condition.
         let Ok((set, _)) = RuleSet::load(&sources, &LoadOptions::default()) else { return Ok(()) };
-        let policy = policy(set.needs(), Scope::All);
+        let policy = policy(&set, Scope::All, Pushdown::Off);
         for (event, container) in all_events() {
             if !lets_through(&policy, &event, container.is_none()) {
                 prop_assert!(!matched(&set, &event, container.as_ref()), "{condition}: {event:?}");
@@ -206,7 +206,7 @@ fn of_generic_calls_only_those_named_leave_the_kernel() {
         let text = format!("- rule: R\n  desc: x\n  condition: {condition}\n  output: x\n  priority: NOTICE\n");
         let sources = [Source { name: "test", text: text.as_bytes() }];
         let (set, _) = RuleSet::load(&sources, &LoadOptions::default()).expect("the rule loads");
-        let policy = policy(set.needs(), Scope::All);
+        let policy = policy(&set, Scope::All, Pushdown::Off);
         [EventType::Truncate, EventType::Setxattr, EventType::Chmod].map(|event| policy.events.contains(event))
     };
     assert_eq!(generic("evt.type = truncate"), [true, false, false]);

@@ -2,6 +2,7 @@
 
 use std::sync::Mutex;
 
+use agent_common::OwnFacts;
 use purser_rules::{AlertOptions, LoadOptions, RuleMatching, RuleSet, Source};
 
 use super::*;
@@ -42,10 +43,10 @@ fn bench(condition: &str) -> Bench {
     let count = Arc::clone(&raised);
     let deliver = Box::new(move |_| *count.lock().expect("lock") += 1);
     let Change { rules, settings, .. } = change(condition);
-    let policy = policy(rules.set.needs(), Scope::All);
+    let policy = policy(&rules.set, Scope::All, Pushdown::Off);
     let tally = Tally::new(&Arc::new(Metrics::new()));
     let pipeline = Pipeline::new(settings, Fake::default(), rules, tally, 0, deliver);
-    Bench { orders: Orders::new(std::sync::mpsc::channel().1, policy), pipeline, raised }
+    Bench { orders: Orders::new(std::sync::mpsc::channel().1, policy, Pushdown::Off), pipeline, raised }
 }
 
 impl Bench {
@@ -54,7 +55,7 @@ impl Bench {
         let mut set = Vec::new();
         let done = self.orders.activate(change(condition), &mut self.pipeline, &mut |policy, _| {
             set.push(policy.clone());
-            Ok(())
+            Ok(1)
         });
         assert!(done.is_ok());
         set
@@ -62,7 +63,7 @@ impl Bench {
 }
 
 fn needs(condition: &str) -> Policy {
-    policy(rules(condition).set.needs(), Scope::All)
+    policy(&rules(condition).set, Scope::All, Pushdown::Off)
 }
 
 #[test]
@@ -97,7 +98,7 @@ fn a_kernel_that_refuses_leaves_everything_as_it_was() {
     let mut set = Vec::new();
     let result = bench.orders.activate(change(OPEN), &mut bench.pipeline, &mut |policy, _| {
         set.push(policy.clone());
-        if set.len() == 1 { Err("no".to_owned()) } else { Ok(()) }
+        if set.len() == 1 { Err("no".to_owned()) } else { Ok(1) }
     });
     assert_eq!(result.err().as_deref(), Some("no"));
     assert_eq!(set, [needs(OPEN), needs(EXEC)], "what was attached is let go");
@@ -114,4 +115,14 @@ fn a_kernel_that_goes_on_reporting_harms_nothing() {
     bench.pipeline.event(event(1, task(10, 1, (1, 0), "sh"), open("/a", "/a", "", "")));
     assert_eq!(*bench.raised.lock().expect("lock"), 0);
     assert_eq!(bench.activate(EXEC), [needs(EXEC)], "it is tried again");
+}
+
+#[test]
+fn between_two_sets_no_event_is_kept_back_for_what_either_says() {
+    let mut bench = bench(OPEN);
+    bench.orders.pushdown = Pushdown::On;
+    let wanted = policy(&rules(OPEN).set, Scope::All, Pushdown::On);
+    assert_ne!(wanted.own, OwnFacts::NOTHING);
+    assert_eq!(bench.activate(OPEN), std::slice::from_ref(&wanted), "the old policy hashes nothing yet");
+    assert_eq!(bench.activate(OPEN), [needs(OPEN), wanted], "the same needs, and yet other rules");
 }
