@@ -66,7 +66,7 @@ pub unsafe fn on_exit(code: u16, call: Call, packed: u16, result: i64, current: 
         } else {
             fill::<Raw>(record, sections, reads, current);
         }
-        let Some(mark) = reject::mark::<_, _, CALL_ROOM>(scratch, code, policy, current) else {
+        let Some(mark) = reject::mark::<_, _, CALL_ROOM>(scratch, code, policy) else {
             scratch.busy = 0;
             return;
         };

@@ -55,7 +55,7 @@ pub unsafe fn on_exit(call: Call, socketcall: bool, result: i64, current: Typed)
             fill::<Raw>(record, sections, Raw::at::<{ fact::ID_FILE }>(file), asked, result);
         }
         record.fd = fd;
-        let Some(mark) = reject::mark::<_, _, SMALL_ROOM>(scratch, EventType::Connect.code(), policy, current) else {
+        let Some(mark) = reject::mark::<_, _, SMALL_ROOM>(scratch, EventType::Connect.code(), policy) else {
             scratch.busy = 0;
             return;
         };

@@ -77,7 +77,7 @@ unsafe fn report<K: Object>(event: EventType, call: Call, result: i64, current: 
         // An absolute name starts at the root, a handle at nothing.
         let relative = record.name_length != 0 && *scratch.sections.as_ptr() != b'/';
         fill::<K, true>(record, sections, result, file, relative, current);
-        let Some(mark) = reject::mark::<_, _, OPEN_ROOM>(scratch, event.code(), policy, current) else {
+        let Some(mark) = reject::mark::<_, _, OPEN_ROOM>(scratch, event.code(), policy) else {
             scratch.busy = 0;
             return;
         };

@@ -6,7 +6,6 @@ use agent_common::{Header, HeaderBits, KernelPolicy, OWN_SECTIONS_MAX, OwnFacts,
 
 use crate::{
     maps::{self, Scratch},
-    object::Typed,
     output, task,
 };
 
@@ -34,7 +33,6 @@ pub unsafe fn mark<R: OwnRecord, const SIZE: usize, const ROOM: usize>(
     scratch: &mut Scratch<R, SIZE>,
     code: u16,
     policy: &KernelPolicy,
-    current: Typed,
 ) -> Option<Mark> {
     // SAFETY: fields of the policy and of the buffer; the task is only read.
     unsafe {
@@ -43,7 +41,7 @@ pub unsafe fn mark<R: OwnRecord, const SIZE: usize, const ROOM: usize>(
         if own & OwnFacts::HASHED == 0 || length > OWN_SECTIONS_MAX {
             return Some(Mark::NONE);
         }
-        let host = own & OwnFacts::HOST != 0 && task::is_hosts(current);
+        let host = own & OwnFacts::HOST != 0 && task::is_hosts();
         let sections = scratch.sections.as_mut_ptr();
         // The last word has a tail of zeros, whatever record was here before.
         output::store::<0>(sections.wrapping_add(length & (ROOM - 1)), 0);

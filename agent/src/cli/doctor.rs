@@ -8,6 +8,7 @@ mod files;
 mod hooks;
 mod limits;
 mod machine;
+mod pushdown;
 
 use std::fmt::Write as _;
 use std::path::PathBuf;
@@ -37,6 +38,9 @@ pub struct DoctorArgs {
     /// What no kernel, or some kernels, do not let be seen, as a page of Markdown; looks at nothing
     #[arg(long, conflicts_with = "json")]
     markdown: bool,
+    /// Instead of all this: event by event and rule by rule, what stays in the kernel, and what cannot and why
+    #[arg(long, conflicts_with = "markdown")]
+    pushdown: bool,
     /// When to print in colour
     #[arg(long, value_enum, value_name = "WHEN", default_value_t)]
     color: Color,
@@ -124,18 +128,31 @@ pub(super) fn execute(arguments: &DoctorArgs) -> anyhow::Result<()> {
     if arguments.markdown {
         return print(limits::page().as_bytes());
     }
-    let report = Report::of(arguments);
-    if arguments.json {
-        print(format!("{}\n", serde_json::to_string(&report)?).as_bytes())?;
-    } else {
-        let mut out = anstream::AutoStream::new(Vec::new(), arguments.color.choice());
-        std::io::Write::write_all(&mut out, report.as_text().as_bytes())?;
-        print(&out.into_inner())?;
+    if arguments.pushdown {
+        let files = files::look(arguments);
+        let Some((set, policy)) = &files.rules else {
+            let wrong = files.checks.iter().find(|check| check.state == State::Missing);
+            bail!("{}", wrong.map_or("the rules cannot be used", |check| &check.text));
+        };
+        let explained = pushdown::Explained::of(set, policy, files.config.sensor.pushdown);
+        return say(arguments, &explained, &explained.as_text());
     }
+    let report = Report::of(arguments);
+    say(arguments, &report, &report.as_text())?;
     if !report.healthy {
         bail!("something essential is missing: see what is marked so above");
     }
     Ok(())
+}
+
+/// For a program, or for a person.
+fn say(arguments: &DoctorArgs, value: &impl Serialize, text: &str) -> anyhow::Result<()> {
+    if arguments.json {
+        return print(format!("{}\n", serde_json::to_string(value)?).as_bytes());
+    }
+    let mut out = anstream::AutoStream::new(Vec::new(), arguments.color.choice());
+    std::io::Write::write_all(&mut out, text.as_bytes())?;
+    print(&out.into_inner())
 }
 
 impl Report {
