@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, anyhow};
 
 use crate::setup::{self, Purpose};
-use crate::{build, demo, machine, vm, workspace};
+use crate::{arm64, build, demo, machine, vm, workspace};
 
 /// How a step ended.
 struct Outcome {
@@ -80,6 +80,7 @@ pub(crate) fn run(quick: bool) -> Result<bool> {
         // They watch the whole machine: one at a time, or they would see each other.
         let serial = ["--", "--test-threads=1"];
         step("tests on this kernel", &mut || target.test(&[&["--locked"], &arguments(&root)[..], &serial].concat()));
+        step("compiles for arm64", &mut || arm64::check(&target.directory).map(|()| Counts::default()));
         step("tests on other kernels", &mut || {
             let mut counts = Counts::default();
             for outcome in vm::all(&target.directory)? {
