@@ -8,9 +8,9 @@ use purser_rules::event::Event as Row;
 use purser_rules::{Arg, Fact, FieldId, FieldRef, PrintFormat, Type, Value};
 
 use super::evt::{Parameter, Raw, code, descriptor, result_name};
-use super::names::asked_for;
+use super::names::{asked_for, from_own_root};
 use super::{NOT_APPLICABLE, Sight, boolean, flags, unsigned};
-use crate::event::{Address, Call, EventType};
+use crate::event::{Address, Call, EventType, Task};
 
 /// The numbering of the machine's own calls.
 const NATIVE: Arch = if cfg!(target_arch = "aarch64") { Arch::Aarch64 } else { Arch::X86_64 };
@@ -107,10 +107,15 @@ impl Sight<'_> {
     fn call_text(&self, call: &Call, nth: usize, source: Source) -> Bytes {
         let text = call.texts.get(nth).cloned().unwrap_or_default();
         let is_path = matches!(source, Source::Path(_) | Source::PathAt(..));
-        if !is_path || first_path(call, self.event.header.event.parameters()).is_some_and(|path| path == self.name) {
+        if !is_path || self.is_as_asked(call) {
             return text;
         }
-        absolute(call, nth)
+        from_own_root(absolute(call, nth), &self.event.task)
+    }
+
+    /// Whether the event is looked at under the name that the caller wrote.
+    fn is_as_asked(&self, call: &Call) -> bool {
+        first_path(call, self.event.header.event.parameters()).is_some_and(|path| path == self.name)
     }
 }
 
@@ -122,10 +127,10 @@ pub(super) fn first_path(call: &Call, sources: &[Source]) -> Option<Bytes> {
 }
 
 /// The same, made absolute.
-pub(super) fn first_path_resolved(call: &Call, sources: &[Source]) -> Option<Bytes> {
+pub(super) fn first_path_resolved(call: &Call, sources: &[Source], task: &Task) -> Option<Bytes> {
     let texts = sources.iter().filter(|source| is_text(**source));
     let nth = texts.enumerate().find(|(_, source)| !matches!(source, Source::Text(_)))?.0;
-    let resolved = absolute(call, nth);
+    let resolved = from_own_root(absolute(call, nth), task);
     (!resolved.is_empty()).then_some(resolved)
 }
 
@@ -194,7 +199,11 @@ impl Sight<'_> {
     pub(super) fn call_fact<'s>(&'s self, call: &'s Call, field: FieldRef<'_>) -> Option<Fact<'s>> {
         let event = self.event.header.event;
         let path = |nth: usize, raw: bool| {
-            let text = if raw { call.texts.get(nth).cloned().unwrap_or_default() } else { absolute(call, nth) };
+            let text = match raw {
+                true => call.texts.get(nth).cloned().unwrap_or_default(),
+                false if self.is_as_asked(call) => absolute(call, nth),
+                false => from_own_root(absolute(call, nth), &self.event.task),
+            };
             text_of(self.keep(&text))
         };
         Some(match field.id {

@@ -4,7 +4,7 @@
 use bytes::Bytes;
 
 use super::call::{first_path, first_path_resolved};
-use crate::event::{Body, Call, Event, EventType};
+use crate::event::{Body, Call, Event, EventType, Task};
 
 /// The distinct names of an event's file, the resolved one first; a single empty one for events without a file.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -18,13 +18,15 @@ impl Names {
     pub fn of(event: &Event) -> Self {
         let open = match &event.body {
             Body::Open(open) => open,
-            Body::Call(call) => return Self::of_call(call, event.header.event),
+            Body::Call(call) => return Self::of_call(call, event.header.event, &event.task),
             _ => return Self::default(),
         };
         let asked = asked_for(&open.dir, &open.name);
         if open.path.is_empty() {
             // A failed call has only the name it asked for.
-            return Self { first: asked, more: [None, None] };
+            let mut names = Self { first: from_own_root(asked.clone(), &event.task), more: [None, None] };
+            names.add(asked);
+            return names;
         }
         let mut names = Self { first: open.path.clone(), more: [None, None] };
         names.add(asked);
@@ -34,12 +36,12 @@ impl Names {
 
     /// The names of a descriptor's file; for a call that names paths, the first as absolute and as the caller wrote it,
     /// which stand for all of them.
-    fn of_call(call: &Call, event: EventType) -> Self {
+    fn of_call(call: &Call, event: EventType, task: &Task) -> Self {
         let mut names = Self { first: call.path.clone(), more: [None, None] };
         if !call.path.is_empty() {
             names.add(call.fs_path.clone());
         } else if let Some(asked) = first_path(call, event.parameters()) {
-            names.first = first_path_resolved(call, event.parameters()).unwrap_or_else(|| asked.clone());
+            names.first = first_path_resolved(call, event.parameters(), task).unwrap_or_else(|| asked.clone());
             names.add(asked);
         }
         names
@@ -84,6 +86,40 @@ pub(super) fn asked_for(dir: &Bytes, name: &Bytes) -> Bytes {
     clean(&joined)
 }
 
+/// A path through the task's own root (`/proc/self/root/etc/shadow`) without the way there, however often it is gone.
+pub(super) fn from_own_root(path: Bytes, task: &Task) -> Bytes {
+    let mut rest = &path[..];
+    while let Some(beneath) = beneath_own_root(rest, task) {
+        rest = beneath;
+    }
+    if rest.is_empty() { Bytes::from_static(b"/") } else { path.slice_ref(rest) }
+}
+
+fn beneath_own_root<'a>(path: &'a [u8], task: &Task) -> Option<&'a [u8]> {
+    let mut parts = path.strip_prefix(b"/proc/")?.splitn(4, |byte| *byte == b'/');
+    let is_own = |name: &[u8]| {
+        let number = std::str::from_utf8(name).ok().and_then(|name| name.parse::<u32>().ok());
+        name == b"self"
+            || name == b"thread-self"
+            || number.is_some_and(|number| [task.vtgid, task.vtid].contains(&number))
+    };
+    if !is_own(parts.next()?) {
+        return None;
+    }
+    let end = match parts.next()? {
+        b"root" => path.strip_prefix(b"/proc/")?.splitn(3, |byte| *byte == b'/').nth(2),
+        b"task" => {
+            parts.next()?;
+            return match parts.next()? {
+                b"root" => Some(b""),
+                tail => tail.strip_prefix(b"root").filter(|tail| tail.starts_with(b"/")),
+            };
+        }
+        _ => return None,
+    };
+    Some(end.map_or(&b""[..], |end| &path[path.len() - end.len() - 1..]))
+}
+
 fn is_clean(path: &[u8]) -> bool {
     path.len() == 1 || path[1..].split(|b| *b == b'/').all(|part| !matches!(part, b"" | b"." | b".."))
 }
@@ -112,6 +148,27 @@ fn clean(path: &[u8]) -> Bytes {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_way_by_the_own_root_is_left_out() {
+        let task = crate::sample::task(10, 1, (1, 0), "sh");
+        let own = task.vtgid;
+        for (path, expect) in [
+            ("/proc/self/root/etc/shadow", "/etc/shadow"),
+            ("/proc/thread-self/root/etc/shadow", "/etc/shadow"),
+            ("/proc/self/root/proc/self/root/etc", "/etc"),
+            ("/proc/self/task/7/root/etc/x", "/etc/x"),
+            ("/proc/self/task/7/root", "/"),
+            ("/proc/self/root", "/"),
+            ("/proc/self/rootkit/x", "/proc/self/rootkit/x"),
+            ("/proc/self/cwd/x", "/proc/self/cwd/x"),
+            ("/proc/4000000/root/x", "/proc/4000000/root/x"),
+            ("/etc/proc/self/root/x", "/etc/proc/self/root/x"),
+            (&format!("/proc/{own}/root/x/y"), "/x/y"),
+        ] {
+            assert_eq!(from_own_root(Bytes::copy_from_slice(path.as_bytes()), &task), expect.as_bytes(), "{path}");
+        }
+    }
 
     #[test]
     fn names_are_cleaned_without_looking() {
