@@ -362,6 +362,27 @@ events! {
     /// An `execveat` that failed.
     FailedExecveat = 105, "execveat", "PPME_SYSCALL_EXECVEAT_X", Call, [322, 358, 281],
         [Result, Texts(2), PathAt(1, 0)];
+    /// `fcntl`
+    Fcntl = 106, "fcntl", "PPME_SYSCALL_FCNTL_X", Call, [72, (55, 221), 25],
+        [Result, Descriptor(0), Value(1), Value(2)];
+    /// `rt_sigqueueinfo`
+    RtSigqueueinfo = 107, "rt_sigqueueinfo", "", Call, [129, 178, 138], [];
+    /// `rt_tgsigqueueinfo`
+    RtTgsigqueueinfo = 108, "rt_tgsigqueueinfo", "", Call, [297, 335, 240], [];
+    /// `process_madvise`
+    ProcessMadvise = 109, "process_madvise", "", Call, [440, 440, 440], [];
+    /// `memfd_secret`
+    MemfdSecret = 110, "memfd_secret", "", Call, [447, 447, 447], [];
+    /// `setgroups`
+    Setgroups = 111, "setgroups", "", Call, [116, (206, 81), 159], [];
+    /// `setfsuid`
+    Setfsuid = 112, "setfsuid", "", Call, [122, (215, 138), 151], [];
+    /// `setfsgid`
+    Setfsgid = 113, "setfsgid", "", Call, [123, (216, 139), 152], [];
+    /// `add_key`
+    AddKey = 114, "add_key", "", Call, [248, 286, 217], [];
+    /// `request_key`
+    RequestKey = 115, "request_key", "", Call, [249, 287, 218], [];
 }
 
 impl EventType {

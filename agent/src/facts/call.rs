@@ -57,7 +57,12 @@ impl Sight<'_> {
                 let value = number(argument);
                 match flags::names(event.name(), param.name) {
                     Some(names) => {
-                        let value = truncated(value, param.ty);
+                        // Upstream has numbers of its own for these, in fewer bits.
+                        let value = if matches!(param.ty, Type::EnumFlags8) {
+                            value & 0xffff_ffff
+                        } else {
+                            truncated(value, param.ty)
+                        };
                         match names.of(value) {
                             text if text.is_empty() => Parameter::unsigned(value),
                             text => Parameter { text: text.into(), raw: Some(Raw::Unsigned(value)) },

@@ -43,6 +43,7 @@ pub(super) fn names(call: &str, parameter: &str) -> Option<Names> {
         ("finit_module", "flags") => Names::Bits(MODULE_INIT),
         ("delete_module", "flags") => Names::Bits(&[("O_NONBLOCK", 0o4000), ("O_TRUNC", 0o1000)]),
         ("userfaultfd", "flags") => Names::Bits(USERFAULTFD),
+        ("fcntl", "cmd") => Names::Value(FCNTL),
         ("dup3", "flags") => Names::Bits(&[("O_CLOEXEC", 0o2_000_000)]),
         ("io_uring_setup", "flags") => Names::Bits(IO_URING_SETUP),
         ("pidfd_open", "flags") => Names::Bits(&[("PIDFD_NONBLOCK", 0o4000)]),
@@ -337,6 +338,34 @@ const IO_URING_SETUP: &[(&str, u64)] = &[
     ("IORING_SETUP_NO_MMAP", 1 << 14),
     ("IORING_SETUP_REGISTERED_FD_ONLY", 1 << 15),
     ("IORING_SETUP_NO_SQARRAY", 1 << 16),
+];
+
+/// `include/uapi/asm-generic/fcntl.h`, `include/uapi/linux/fcntl.h`
+const FCNTL: &[(&str, u64)] = &[
+    ("F_DUPFD", 0),
+    ("F_GETFD", 1),
+    ("F_SETFD", 2),
+    ("F_GETFL", 3),
+    ("F_SETFL", 4),
+    ("F_GETLK", 5),
+    ("F_SETLK", 6),
+    ("F_SETLKW", 7),
+    ("F_SETOWN", 8),
+    ("F_GETOWN", 9),
+    ("F_SETSIG", 10),
+    ("F_GETSIG", 11),
+    ("F_OFD_GETLK", 36),
+    ("F_OFD_SETLK", 37),
+    ("F_OFD_SETLKW", 38),
+    ("F_SETLEASE", 1024),
+    ("F_GETLEASE", 1025),
+    ("F_NOTIFY", 1026),
+    ("F_CANCELLK", 1029),
+    ("F_DUPFD_CLOEXEC", 1030),
+    ("F_SETPIPE_SZ", 1031),
+    ("F_GETPIPE_SZ", 1032),
+    ("F_ADD_SEALS", 1033),
+    ("F_GET_SEALS", 1034),
 ];
 
 /// `enum fsconfig_command` of `include/uapi/linux/mount.h`

@@ -202,6 +202,16 @@ fn every_plain_call_tells_arguments_result_texts_and_file() {
         call(KexecLoad, &[0, 0, 0, 0xff]),
         call(FailedExecve, &[first, 0, 0]),
         call(FailedExecveat, &[dir, named, 0, 0, 0]),
+        call(Fcntl, &[fd, 1030, 100]),
+        call(RtSigqueueinfo, &[0x7fff_fff0, 0, 0]),
+        call(RtTgsigqueueinfo, &[0x7fff_fff0, 0x7fff_fff0, 0, 0]),
+        call(ProcessMadvise, &[-1, 0, 0, 4, 0]),
+        call(MemfdSecret, &[-1]),
+        call(Setgroups, &[-1, 0]),
+        call(Setfsuid, &[0]),
+        call(Setfsgid, &[0]),
+        call(AddKey, &[0, 0, 0, 0, 0]),
+        call(RequestKey, &[0, 0, 0, 0]),
         call(KexecFileLoad, &[-1, -1, 0, 0, 0xff]),
     ]
     .into();

@@ -123,6 +123,12 @@ fn a_duplicated_socket_is_the_event_s_descriptor() {
 }
 
 #[test]
+fn a_duplicate_by_fcntl_is_told_by_its_command() {
+    let copied = called(EventType::Fcntl, 100, &[3, 1030, 100], |_| {});
+    assert!(holds(&copied, "evt.arg.cmd = F_DUPFD_CLOEXEC and evt.rawres = 100 and evt.arg.arg = 64 and fd.num = 3"));
+}
+
+#[test]
 fn a_call_on_a_descriptor_has_the_names_of_its_file() {
     let changed = called(EventType::Fchmod, 0, &[3, 0o777], |call| {
         call.file = Some(FileIdentity { mode: libc::S_IFREG, ..FileIdentity::default() });
