@@ -383,6 +383,8 @@ events! {
     AddKey = 114, "add_key", "", Call, [248, 286, 217], [];
     /// `request_key`
     RequestKey = 115, "request_key", "", Call, [249, 287, 218], [];
+    /// `setxattrat`
+    Setxattrat = 116, "setxattrat", "", Call, [463, 463, 463], [];
 }
 
 impl EventType {

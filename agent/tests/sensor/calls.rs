@@ -212,6 +212,7 @@ fn every_plain_call_tells_arguments_result_texts_and_file() {
         call(Setfsgid, &[0]),
         call(AddKey, &[0, 0, 0, 0, 0]),
         call(RequestKey, &[0, 0, 0, 0]),
+        call(Setxattrat, &[dir, named, 0, attribute, 0, 0]),
         call(KexecFileLoad, &[-1, -1, 0, 0, 0xff]),
     ]
     .into();
