@@ -385,6 +385,8 @@ events! {
     RequestKey = 115, "request_key", "", Call, [249, 287, 218], [];
     /// `setxattrat`
     Setxattrat = 116, "setxattrat", "", Call, [463, 463, 463], [];
+    /// `removexattr`
+    Removexattr = 117, "removexattr", "", Call, [197, 235, 14], [];
 }
 
 impl EventType {
