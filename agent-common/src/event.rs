@@ -387,6 +387,8 @@ events! {
     Setxattrat = 116, "setxattrat", "", Call, [463, 463, 463], [];
     /// `removexattr`
     Removexattr = 117, "removexattr", "", Call, [197, 235, 14], [];
+    /// `lremovexattr`
+    Lremovexattr = 118, "lremovexattr", "", Call, [198, 236, 15], [];
 }
 
 impl EventType {

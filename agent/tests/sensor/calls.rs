@@ -214,6 +214,7 @@ fn every_plain_call_tells_arguments_result_texts_and_file() {
         call(RequestKey, &[0, 0, 0, 0]),
         call(Setxattrat, &[dir, named, 0, attribute, 0, 0]),
         call(Removexattr, &[named, attribute]),
+        call(Lremovexattr, &[named, attribute]),
         call(KexecFileLoad, &[-1, -1, 0, 0, 0xff]),
     ]
     .into();
