@@ -389,6 +389,8 @@ events! {
     Removexattr = 117, "removexattr", "", Call, [197, 235, 14], [];
     /// `lremovexattr`
     Lremovexattr = 118, "lremovexattr", "", Call, [198, 236, 15], [];
+    /// `fremovexattr`
+    Fremovexattr = 119, "fremovexattr", "", Call, [199, 237, 16], [];
 }
 
 impl EventType {
