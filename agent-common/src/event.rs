@@ -391,6 +391,8 @@ events! {
     Lremovexattr = 118, "lremovexattr", "", Call, [198, 236, 15], [];
     /// `fremovexattr`
     Fremovexattr = 119, "fremovexattr", "", Call, [199, 237, 16], [];
+    /// `removexattrat`
+    Removexattrat = 120, "removexattrat", "", Call, [466, 466, 466], [];
 }
 
 impl EventType {

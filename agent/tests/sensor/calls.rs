@@ -216,6 +216,7 @@ fn every_plain_call_tells_arguments_result_texts_and_file() {
         call(Removexattr, &[named, attribute]),
         call(Lremovexattr, &[named, attribute]),
         call(Fremovexattr, &[fd, attribute]),
+        call(Removexattrat, &[dir, named, 0, attribute]),
         call(KexecFileLoad, &[-1, -1, 0, 0, 0xff]),
     ]
     .into();
