@@ -115,7 +115,7 @@ impl Sight<'_> {
         if !is_path || self.is_as_asked(call) {
             return text;
         }
-        from_own_root(absolute(call, nth), &self.event.task)
+        from_own_root(&absolute(call, nth), &self.event.task)
     }
 
     /// Whether the event is looked at under the name that the caller wrote.
@@ -135,7 +135,7 @@ pub(super) fn first_path(call: &Call, sources: &[Source]) -> Option<Bytes> {
 pub(super) fn first_path_resolved(call: &Call, sources: &[Source], task: &Task) -> Option<Bytes> {
     let texts = sources.iter().filter(|source| is_text(**source));
     let nth = texts.enumerate().find(|(_, source)| !matches!(source, Source::Text(_)))?.0;
-    let resolved = from_own_root(absolute(call, nth), task);
+    let resolved = from_own_root(&absolute(call, nth), task);
     (!resolved.is_empty()).then_some(resolved)
 }
 
@@ -207,7 +207,7 @@ impl Sight<'_> {
             let text = match raw {
                 true => call.texts.get(nth).cloned().unwrap_or_default(),
                 false if self.is_as_asked(call) => absolute(call, nth),
-                false => from_own_root(absolute(call, nth), &self.event.task),
+                false => from_own_root(&absolute(call, nth), &self.event.task),
             };
             text_of(self.keep(&text))
         };

@@ -24,7 +24,7 @@ impl Names {
         let asked = asked_for(&open.dir, &open.name);
         if open.path.is_empty() {
             // A failed call has only the name it asked for.
-            let mut names = Self { first: from_own_root(asked.clone(), &event.task), more: [None, None] };
+            let mut names = Self { first: from_own_root(&asked, &event.task), more: [None, None] };
             names.add(asked);
             return names;
         }
@@ -87,7 +87,7 @@ pub(super) fn asked_for(dir: &Bytes, name: &Bytes) -> Bytes {
 }
 
 /// A path through the task's own root (`/proc/self/root/etc/shadow`) without the way there, however often it is gone.
-pub(super) fn from_own_root(path: Bytes, task: &Task) -> Bytes {
+pub(super) fn from_own_root(path: &Bytes, task: &Task) -> Bytes {
     let mut rest = &path[..];
     while let Some(beneath) = beneath_own_root(rest, task) {
         rest = beneath;
@@ -166,7 +166,7 @@ mod tests {
             ("/etc/proc/self/root/x", "/etc/proc/self/root/x"),
             (&format!("/proc/{own}/root/x/y"), "/x/y"),
         ] {
-            assert_eq!(from_own_root(Bytes::copy_from_slice(path.as_bytes()), &task), expect.as_bytes(), "{path}");
+            assert_eq!(from_own_root(&Bytes::copy_from_slice(path.as_bytes()), &task), expect.as_bytes(), "{path}");
         }
     }
 
