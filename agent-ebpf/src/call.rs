@@ -341,7 +341,7 @@ unsafe fn copy<const NTH: usize, const USER: bool>(
         } else {
             bpf_probe_read_kernel_str(to.cast(), limits::PATH_MAX as u32, from as *const _)
         };
-        // Before 6.10 an empty text counts nothing, not even its NUL.
+        // Up to 6.12 an empty text counts nothing, not even its NUL.
         if written < 0 {
             lost(Loss::NameUnreadable);
             return;
@@ -554,11 +554,14 @@ unsafe fn list(record: &mut CallRecord, sections: Sections, reads: &Reads) {
                 break;
             }
             let to = sections.end::<CALL_ROOM>();
+            to.write_volatile(0);
             let written = bpf_probe_read_user_str(to.cast(), limits::PATH_MAX as u32, pointer as *const _);
-            if written <= 0 {
+            if written < 0 {
                 break;
             }
-            sections.add(((written as usize - 1) & (limits::PATH_MAX - 1)) + 1);
+            // Up to 6.12 an empty text counts nothing, and gets no NUL. VERIFIER: no branch for that.
+            let last = written - 1;
+            sections.add(((last & !(last >> 63)) as usize & (limits::PATH_MAX - 1)) + 1);
             next.write_volatile(next.read_volatile() + size as u64);
             nth = output::opaque(nth + 1);
         }

@@ -266,7 +266,7 @@ unsafe fn user_name(sections: Sections, address: u64) -> u32 {
         bpf_probe_read_user_str(sections.end::<OPEN_ROOM>().cast(), limits::PATH_MAX as u32, address as *const _)
     };
     if written <= 0 {
-        // Before 6.10 an empty name counts nothing, not even its NUL.
+        // Up to 6.12 an empty name counts nothing, not even its NUL.
         if written < 0 {
             lost(Loss::NameUnreadable);
         }

@@ -15,7 +15,7 @@ use EventType::*;
 
 #[allow(clippy::wildcard_imports, reason = "operations by their numbers")]
 use crate::uring::*;
-use crate::watch::{Seen, privileged, watch};
+use crate::watch::{Seen, is_at_least, privileged, skip, tells_io_uring, watch};
 
 fn calls<'a>(seen: &'a Seen) -> Vec<(&'a Event, &'a Call)> {
     let of_ring = |event: &'a Event| match event {
@@ -23,15 +23,6 @@ fn calls<'a>(seen: &'a Seen) -> Vec<(&'a Event, &'a Call)> {
         _ => None,
     };
     seen.events.iter().filter(|event| event.task.tgid == seen.child).filter_map(of_ring).collect()
-}
-
-/// A ring, unless this kernel refuses one; says so.
-fn ring() -> bool {
-    let ring = Uring::new();
-    if let Err(error) = &ring {
-        eprintln!("SKIPPED: missing feature: io_uring ({error})");
-    }
-    ring.is_ok()
 }
 
 /// The event and the result of each request, and the request.
@@ -43,7 +34,7 @@ fn request(opcode: u8, fd: i32, addr: i64, len: u32, off: u64, flags: u32) -> Re
 
 #[test]
 fn files_and_links_are_reported_by_the_kernel_s_copy_of_their_names() {
-    if !privileged() || !ring() {
+    if !privileged() || !tells_io_uring("files and links by io_uring") {
         return;
     }
     let directory = tempfile::tempdir().unwrap();
@@ -57,7 +48,7 @@ fn files_and_links_are_reported_by_the_kernel_s_copy_of_their_names() {
     let absolute = CString::new(root.join("file").to_str().unwrap()).unwrap();
     let (attribute, value) = (c"user.x".as_ptr() as i64, c"v".as_ptr() as u64);
     let xattr = |opcode, fd, path: u64| Request { pad: [path, 0], ..request(opcode, fd, attribute, 1, value, 0) };
-    let steps: Vec<Step> = vec![
+    let mut steps: Vec<Step> = vec![
         (Mkdirat, request(OP_MKDIRAT, dir, made, 0o750, 0, 0)),
         (Renameat, request(OP_RENAMEAT, cwd, made, dir as u32, other as u64, 1)),
         (Unlinkat, request(OP_UNLINKAT, cwd, other, 0, 0, 0x200)),
@@ -68,6 +59,10 @@ fn files_and_links_are_reported_by_the_kernel_s_copy_of_their_names() {
         (Fsetxattr, xattr(OP_FSETXATTR, file.as_raw_fd(), 0)),
         (Ftruncate, request(OP_FTRUNCATE, file.as_raw_fd(), 0, 0, 7, 0)),
     ];
+    if !is_at_least(6, 9) {
+        skip("ftruncate by io_uring", "the operation (6.9 on)");
+        steps.pop();
+    }
     let start = CString::new(root.to_str().unwrap()).unwrap();
     for polled in [false, true] {
         let seen = watch(|| {
@@ -111,7 +106,7 @@ fn files_and_links_are_reported_by_the_kernel_s_copy_of_their_names() {
 
 #[test]
 fn sockets_are_made_bound_listened_at_and_accepted_from() {
-    if !privileged() || !ring() {
+    if !privileged() || !tells_io_uring("sockets by io_uring") {
         return;
     }
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -156,8 +151,8 @@ fn sockets_are_made_bound_listened_at_and_accepted_from() {
     });
     let calls = calls(&seen);
     let events: Vec<_> = calls.iter().map(|(event, _)| event.header.event).collect();
-    if events.len() == 2 {
-        eprintln!("SKIPPED: missing feature: bind and listen by io_uring");
+    if events == [Socket] {
+        skip("sockets by io_uring", "bind and listen as operations (6.11 on)");
         return;
     }
     assert_eq!(events, [Socket, Bind, Listen, Accept, Sendto, Sendmsg, Recvfrom]);
@@ -177,7 +172,7 @@ fn sockets_are_made_bound_listened_at_and_accepted_from() {
 
 #[test]
 fn linked_and_silent_requests_are_reported_like_others() {
-    if !privileged() || !ring() {
+    if !privileged() || !tells_io_uring("linked requests of io_uring") {
         return;
     }
     let directory = tempfile::tempdir().unwrap();
