@@ -116,6 +116,33 @@ enum BenchPart {
         #[arg(long, default_value_t = 11, value_parser = clap::value_parser!(u32).range(1..))]
         rounds: u32,
     },
+    /// Only the agent's own work on an event, from the kernel's record to what rules say: on a recording, without privileges.
+    Pass {
+        /// This recording, of `purser record`, instead of making one, for which it has to be root.
+        #[arg(long, value_name = "FILE")]
+        recording: Option<PathBuf>,
+        /// Keep the recording that is made there.
+        #[arg(long, value_name = "FILE", conflicts_with = "recording")]
+        keep: Option<PathBuf>,
+        /// Record with this agent, instead of building one.
+        #[arg(long, value_name = "FILE", conflicts_with = "recording")]
+        binary: Option<PathBuf>,
+        /// Write the figures as JSON to this file, too.
+        #[arg(long, value_name = "FILE")]
+        json: Option<PathBuf>,
+        /// How often the recording is replayed.
+        #[arg(long, default_value_t = 21, value_parser = clap::value_parser!(u32).range(1..))]
+        rounds: u32,
+    },
+    /// Only what the programs in the kernel add to operations, policy by policy.
+    Hooks {
+        /// Write the figures as JSON to this file, too.
+        #[arg(long, value_name = "FILE")]
+        json: Option<PathBuf>,
+        /// Rounds, each with and without each policy.
+        #[arg(long, default_value_t = 11, value_parser = clap::value_parser!(u32).range(1..))]
+        rounds: u32,
+    },
 }
 
 fn main() -> ExitCode {
@@ -130,6 +157,13 @@ fn main() -> ExitCode {
         Task::Demo { json, binary } => demo::run(binary, json),
         Task::Bench { part: Some(BenchPart::Rules { json, rounds }), .. } => {
             bench::rules::run(json.as_deref(), rounds).map(|()| true)
+        }
+        Task::Bench { part: Some(BenchPart::Pass { recording, keep, binary, json, rounds }), .. } => {
+            let new = bench::pass::Recording::New { binary, keep };
+            bench::pass::run(recording.map_or(new, bench::pass::Recording::At), json.as_deref(), rounds).map(|()| true)
+        }
+        Task::Bench { part: Some(BenchPart::Hooks { json, rounds }), .. } => {
+            bench::hooks::run(json.as_deref(), rounds).map(|()| true)
         }
         Task::Bench { part: None, icount: true, .. } => vm::icount::run(),
         Task::Bench { part: None, json, rounds, binary, .. } => {

@@ -63,11 +63,27 @@ enum Pending {
     Finish,
 }
 
+/// Takes a record through the pipeline by calling what it is given, once: whoever measures does so around it.
+pub type Around<'a> = dyn FnMut(&[u8], &mut dyn FnMut()) + 'a;
+
 /// Evaluates the recording, and writes the alerts, one a line, as long as that can be done.
 ///
 /// # Errors
 /// It cannot be begun: no recording, or rules or a configuration that cannot be used.
 pub fn replay(source: impl Read, choice: &Choice, output: impl Write + Send + 'static) -> Result<Replay> {
+    replay_around(source, choice, output, &mut |_, pass| pass())
+}
+
+/// Does what [`replay`] does, each record within `around`.
+///
+/// # Errors
+/// Those of [`replay`].
+pub fn replay_around(
+    source: impl Read,
+    choice: &Choice,
+    output: impl Write + Send + 'static,
+    around: &mut Around<'_>,
+) -> Result<Replay> {
     let mut reader = Reader::new(source)?;
     let (start, recorded) = opening(&mut reader)?;
     let config = match &choice.config {
@@ -103,7 +119,7 @@ pub fn replay(source: impl Read, choice: &Choice, output: impl Write + Send + 's
     pipeline.set_throttle(Throttle::new(&config.throttle, &rules.set, &metrics));
 
     let mut finished = false;
-    let ended = inputs(&mut reader, &mut pipeline, &metrics, &mut finished, &output);
+    let ended = inputs(&mut reader, &mut pipeline, &metrics, &mut finished, &output, around);
     if !finished {
         pipeline.finish();
     }
@@ -163,6 +179,7 @@ fn inputs<R: Read>(
     metrics: &Metrics,
     finished: &mut bool,
     output: &Mutex<Output>,
+    around: &mut Around<'_>,
 ) -> Result<Ended, ReadError> {
     let mut pending: Option<Pending> = None;
     loop {
@@ -198,7 +215,8 @@ fn inputs<R: Read>(
             Err(error) => (None, Some(Err(error))),
         };
         if let Some(input) = std::mem::replace(&mut pending, next) {
-            carry_out(input, pipeline, metrics, finished).map_err(|what| ReadError::Entry(reader.position(), what))?;
+            carry_out(input, pipeline, metrics, finished, around)
+                .map_err(|what| ReadError::Entry(reader.position(), what))?;
         }
         if let Some(ended) = end {
             return ended;
@@ -214,6 +232,7 @@ fn carry_out(
     pipeline: &mut Pipeline<Replayed>,
     metrics: &Metrics,
     finished: &mut bool,
+    around: &mut Around<'_>,
 ) -> Result<(), &'static str> {
     // What was lost is told of when all is counted.
     if *finished && !matches!(input, Pending::Raise(_)) {
@@ -221,7 +240,7 @@ fn carry_out(
     }
     match input {
         Pending::Scan => pipeline.scan(),
-        Pending::Record(record) => pipeline.record(&record),
+        Pending::Record(record) => around(&record, &mut || pipeline.record(&record)),
         Pending::Tick(ns) => {
             let now = pipeline.outside().at(ns)?;
             pipeline.outside().set_now(now);

@@ -1,25 +1,47 @@
-//! The agent at rest with some images known, and under a flood of opens that all have to be looked at.
+//! The agent at rest with some images known, and under floods of opens.
 
 use std::fs;
+use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, anyhow};
 use serde::Serialize;
 
 use super::{Bench, IMAGES, PROGRAM, interrupt, progress};
 
 const IDLE: Duration = Duration::from_secs(10);
-const FLOOD_SECONDS: u32 = 5;
-const FLOOD_RATE: u32 = 300_000;
 
-/// A rule that has to see every open and matches none, so that what is measured is not the writing of alerts.
-const EVERY_OPEN: &str = "\
-- rule: Every open
-  desc: Makes every open leave the kernel.
-  condition: evt.type in (open, openat, openat2) and proc.name = no-program-has-this-name
-  output: never
-  priority: INFO
-";
+/// Rules that match none of the opens, so that what is measured is not the writing of alerts. The first has to see every
+/// open; of the second the kernel learns that none can match.
+const EVERY_OPEN: &str = "evt.type in (open, openat, openat2) and proc.name = no-program-has-this-name";
+const NO_OPEN: &str = "evt.type in (open, openat, openat2) and fd.name = /no/file/has/this/name";
+
+/// Opens of one file, at a rate.
+struct Asked {
+    what: &'static str,
+    condition: &'static str,
+    cores: u32,
+    /// Opens a second of each core.
+    rate: u32,
+    seconds: u32,
+}
+
+const FLOODS: [Asked; 2] = [
+    Asked {
+        what: "all of which leave the kernel, from one core",
+        condition: EVERY_OPEN,
+        cores: 1,
+        rate: 300_000,
+        seconds: 5,
+    },
+    Asked {
+        what: "none of which can match, from both cores",
+        condition: NO_OPEN,
+        cores: 2,
+        rate: 500_000,
+        seconds: 10,
+    },
+];
 
 #[derive(Debug, Serialize)]
 pub(super) struct Load {
@@ -28,15 +50,23 @@ pub(super) struct Load {
     pub(super) idle_percent: f64,
     /// Resident memory after that, bytes.
     pub(super) idle_rss: u64,
-    /// Opens asked for, made and reported, in the flood.
-    pub(super) flood_asked: u64,
-    pub(super) flood_opened: u64,
-    pub(super) flood_events: u64,
-    pub(super) flood_lost: u64,
-    /// The agent's CPU in the flood, percent of one core.
-    pub(super) flood_percent: f64,
-    /// Highest resident memory in the flood, bytes.
-    pub(super) flood_rss: u64,
+    pub(super) floods: Vec<Flood>,
+}
+
+/// What became of a flood.
+#[derive(Debug, Serialize)]
+pub(super) struct Flood {
+    pub(super) what: &'static str,
+    pub(super) seconds: u32,
+    /// Opens asked for, made and reported.
+    pub(super) asked: u64,
+    pub(super) opened: u64,
+    pub(super) events: u64,
+    pub(super) lost: u64,
+    /// The agent's CPU meanwhile, percent of one core.
+    pub(super) percent: f64,
+    /// Highest resident memory, bytes.
+    pub(super) rss: u64,
 }
 
 pub(super) fn measure(bench: &Bench<'_>) -> Result<Load> {
@@ -45,36 +75,53 @@ pub(super) fn measure(bench: &Bench<'_>) -> Result<Load> {
     for container in &bench.containers {
         container.exec_ok(&[PROGRAM])?; // its verdict needs the image's manifest
     }
-    std::thread::sleep(Duration::from_secs(2));
+    thread::sleep(Duration::from_secs(2));
     interrupt::check()?;
     let (cpu, start) = (agent.cpu_ns()?, Instant::now());
-    std::thread::sleep(IDLE);
+    thread::sleep(IDLE);
     let idle_percent = percent(agent.cpu_ns()?.saturating_sub(cpu), start);
     let (idle_rss, _) = agent.memory()?;
     agent.stop()?;
 
+    let floods = FLOODS.iter().map(|asked| flood(bench, asked)).collect::<Result<_>>()?;
+    Ok(Load { images: IMAGES, idle_percent, idle_rss, floods })
+}
+
+fn flood(bench: &Bench<'_>, asked: &Asked) -> Result<Flood> {
+    let Asked { what, condition, cores, rate, seconds } = asked;
     interrupt::check()?;
-    progress(&format!("{FLOOD_RATE} opens a second for {FLOOD_SECONDS} s"));
-    let rules = bench.directory.path().join("every-open.yaml");
-    fs::write(&rules, EVERY_OPEN).context("cannot write a rule")?;
+    progress(&format!("{rate} opens a second for {seconds} s, {what}"));
+    let rules = bench.directory.path().join("opens.yaml");
+    let text =
+        format!("- rule: Opens\n  desc: None matches.\n  condition: {condition}\n  output: never\n  priority: INFO\n");
+    fs::write(&rules, text).context("cannot write a rule")?;
     let agent = bench.agent_with(vec![rules])?;
     let (cpu, start) = (agent.cpu_ns()?, Instant::now());
-    let (seconds, rate) = (FLOOD_SECONDS.to_string(), FLOOD_RATE.to_string());
-    let opened = bench.container().exec_ok(&[PROGRAM, "repeat-open", "/etc/group", &seconds, &rate])?;
-    let flood_percent = percent(agent.cpu_ns()?.saturating_sub(cpu), start);
-    let (_, flood_rss) = agent.memory()?;
+    let opened = thread::scope(|scope| {
+        let repeat = || {
+            let (seconds, rate) = (seconds.to_string(), rate.to_string());
+            let opened = bench.container().exec_ok(&[PROGRAM, "repeat-open", "/etc/group", &seconds, &rate])?;
+            opened.trim().parse::<u64>().with_context(|| format!("`repeat-open` printed {opened}"))
+        };
+        let running: Vec<_> = (0..*cores).map(|_| scope.spawn(repeat)).collect();
+        running
+            .into_iter()
+            .map(|one| one.join().unwrap_or_else(|_| Err(anyhow!("a thread panicked"))))
+            .sum::<Result<u64>>()
+    })?;
+    let percent = percent(agent.cpu_ns()?.saturating_sub(cpu), start);
+    let (_, rss) = agent.memory()?;
     let (_, summary) = agent.stop()?;
     let opens = |name: &str| ["open", "openat", "openat2"].contains(&name);
-    Ok(Load {
-        images: IMAGES,
-        idle_percent,
-        idle_rss,
-        flood_asked: u64::from(FLOOD_RATE * FLOOD_SECONDS),
-        flood_opened: opened.trim().parse().with_context(|| format!("`repeat-open` printed {opened}"))?,
-        flood_events: summary.events.iter().filter(|(name, _)| opens(name)).map(|(_, count)| count).sum(),
-        flood_lost: summary.lost(),
-        flood_percent,
-        flood_rss,
+    Ok(Flood {
+        what,
+        seconds: *seconds,
+        asked: u64::from(cores * rate * seconds),
+        opened,
+        events: summary.events.iter().filter(|(name, _)| opens(name)).map(|(_, count)| count).sum(),
+        lost: summary.lost(),
+        percent,
+        rss,
     })
 }
 

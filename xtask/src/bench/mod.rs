@@ -2,9 +2,11 @@
 //! its own CPU, memory and losses; the time from an exec to its alert. Figures, no verdicts: nothing here passes or fails.
 
 mod costs;
+pub(crate) mod hooks;
 mod latency;
 mod load;
 mod manifest;
+pub(crate) mod pass;
 mod report;
 pub(crate) mod rules;
 
@@ -32,12 +34,13 @@ pub(crate) fn run(binary: Option<PathBuf>, json: Option<&Path>, rounds: u32) -> 
     let binary = build::given_or_new(binary)?;
     interrupt::defer()?;
     let containerd = Containerd::start()?;
-    let bench = Bench::prepare(&binary, &containerd)?;
+    let bench = Bench::prepare(&binary, &containerd, IMAGES)?;
     let report = report::Report {
         machine: report::Machine::this(),
         costs: costs::measure(&bench, rounds)?,
         latency: latency::measure(&bench)?,
         load: load::measure(&bench)?,
+        hooks: hooks::measure(rounds)?,
         manifest: manifest::measure(&bench)?,
     };
     print!("{}", report.markdown());
@@ -57,20 +60,20 @@ struct Bench<'a> {
 }
 
 impl<'a> Bench<'a> {
-    fn prepare(binary: &Path, containerd: &'a Containerd) -> Result<Self> {
+    fn prepare(binary: &Path, containerd: &'a Containerd, images: u32) -> Result<Self> {
         let directory =
             tempfile::Builder::new().prefix("purser-bench-").tempdir().context("cannot make a directory")?;
         let mut containers = Vec::new();
-        for at in 0..IMAGES {
+        for at in 0..images {
             let archive = directory.path().join("image.tar");
             let image = Image::new(format!("local.test/{}:1", unique_name("bench")))
-                .layer(Layer::busybox(&["sh", "cat"])?)
+                .layer(Layer::busybox(&["sh", "cat", "cp", "mv", "mkdir", "chmod", "rm"])?)
                 .layer(Layer::new().dir("/app", 0o755).file(PROGRAM, payload::unique()?, 0o755))
                 .entrypoint(&[PROGRAM, "sleep", "100000"])
                 .write_archive(&archive)?;
             containerd.import(&archive)?;
             containers.push(containerd.start_container(&image.reference, &unique_name("bench"), &[])?);
-            progress(&format!("container {} of {IMAGES} runs", at + 1));
+            progress(&format!("container {} of {images} runs", at + 1));
         }
         let config = demo::configuration(containerd, &directory.path().join("manifests"));
         Ok(Self { binary: binary.to_owned(), directory, config, containers })

@@ -5,8 +5,9 @@ use std::fs;
 use serde::Serialize;
 
 use super::costs::Costs;
+use super::hooks;
 use super::latency::Latency;
-use super::load::Load;
+use super::load::{Flood, Load};
 use super::manifest::Manifest;
 
 #[derive(Debug, Serialize)]
@@ -15,6 +16,7 @@ pub(super) struct Report {
     pub(super) costs: Costs,
     pub(super) latency: Latency,
     pub(super) load: Load,
+    pub(super) hooks: hooks::Figures,
     pub(super) manifest: Manifest,
 }
 
@@ -75,13 +77,6 @@ impl Report {
             ("CPU at rest".to_owned(), format!("{:.2} % of a core", load.idle_percent)),
             (format!("RSS at rest, {} images known", load.images), mib(load.idle_rss)),
             (
-                format!("flood: opens made of {} asked for in 5 s", load.flood_asked),
-                format!("{} ({} as events)", load.flood_opened, load.flood_events),
-            ),
-            ("flood: lost".to_owned(), load.flood_lost.to_string()),
-            ("flood: CPU".to_owned(), format!("{:.0} % of a core", load.flood_percent)),
-            ("flood: highest RSS".to_owned(), mib(load.flood_rss)),
-            (
                 format!("manifest of {:.0} MB of compressed layers", manifest.compressed_bytes as f64 / 1e6),
                 format!("{:.1} MB/s", manifest.mb_per_second),
             ),
@@ -89,12 +84,20 @@ impl Report {
         ] {
             lines.push(format!("| {name} | {value} |"));
         }
-        lines.push(String::new());
+        lines.push(
+            "\n| flood of opens | asked for | made | as events | lost | CPU, of a core | highest RSS |".to_owned(),
+        );
+        lines.push("|---|--:|--:|--:|--:|--:|--:|".to_owned());
+        lines.extend(load.floods.iter().map(|flood| {
+            let Flood { what, seconds, asked, opened, events, lost, percent, rss } = flood;
+            format!("| {seconds} s, {what} | {asked} | {opened} | {events} | {lost} | {percent:.0} % | {} |", mib(*rss))
+        }));
+        lines.push(format!("\n{}", self.hooks.markdown()));
         lines.join("\n")
     }
 }
 
-fn added(without: f64, with: f64) -> String {
+pub(super) fn added(without: f64, with: f64) -> String {
     format!("{:+.0} ({:+.1} %)", with - without, (with - without) / without * 100.0)
 }
 

@@ -61,17 +61,7 @@ struct Memory {
 
 /// Measures upstream's rules, prints Markdown, and writes JSON to `json`.
 pub(crate) fn run(json: Option<&Path>, rounds: u32) -> Result<()> {
-    let root = workspace::root();
-    let directory =
-        std::env::var_os("PURSER_FALCO_RULES").map_or_else(|| root.join("../shared/falco/rules"), PathBuf::from);
-    let files: Vec<PathBuf> = FILES.iter().map(|file| directory.join(file)).collect();
-    if let Some(missing) = files.iter().find(|file| !file.is_file()) {
-        bail!(
-            "there is no {}: set PURSER_FALCO_RULES to a directory with {} of https://github.com/falcosecurity/rules",
-            missing.display(),
-            FILES.join(", ")
-        );
-    }
+    let files = upstream()?;
     let built = workspace::program("cargo")?.args(BENCH).arg("--no-run").status().context("cannot run cargo")?;
     if !built.success() {
         bail!("cannot build the benchmark");
@@ -90,6 +80,22 @@ pub(crate) fn run(json: Option<&Path>, rounds: u32) -> Result<()> {
             .with_context(|| format!("cannot write {}", path.display()))?;
     }
     Ok(())
+}
+
+/// Upstream's rule files.
+pub(super) fn upstream() -> Result<Vec<PathBuf>> {
+    let root = workspace::root();
+    let directory =
+        std::env::var_os("PURSER_FALCO_RULES").map_or_else(|| root.join("../shared/falco/rules"), PathBuf::from);
+    let files: Vec<PathBuf> = FILES.iter().map(|file| directory.join(file)).collect();
+    if let Some(missing) = files.iter().find(|file| !file.is_file()) {
+        bail!(
+            "there is no {}: set PURSER_FALCO_RULES to a directory with {} of https://github.com/falcosecurity/rules",
+            missing.display(),
+            FILES.join(", ")
+        );
+    }
+    Ok(files)
 }
 
 impl Report {
