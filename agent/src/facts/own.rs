@@ -168,6 +168,11 @@ fn parameter(event: EventType, arg: Arg<'_>) -> Own {
             b"tuple" => Own::Sometimes,
             _ => Own::No(UNHASHED),
         },
+        // Beside what was asked for it has what every exec has: facts of the process.
+        EventGroup::Call if event.is_failed_exec() => match name {
+            b"res" | b"exe" | b"args" | b"filename" => Own::Yes,
+            _ => Own::No(PROCESS),
+        },
         // One that rules know by its name alone has nothing but constants.
         EventGroup::Call => match at.and_then(|at| event.parameters().get(at)) {
             Some(Parameter::Value(argument)) => Own::Argument(*argument),

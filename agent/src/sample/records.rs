@@ -9,34 +9,7 @@ use proptest::prelude::*;
 use proptest::sample::select;
 
 use crate::event::EventType;
-
-/// The event types that can be hashed.
-pub(crate) const HASHABLE: &[EventType] = &[
-    EventType::Open,
-    EventType::Openat,
-    EventType::Openat2,
-    EventType::Creat,
-    EventType::OpenByHandleAt,
-    EventType::Connect,
-    EventType::Renameat2,
-    EventType::Unlink,
-    EventType::Chmod,
-    EventType::Fchmod,
-    EventType::Mount,
-    EventType::Bind,
-    EventType::Listen,
-    EventType::Accept,
-    EventType::Sendto,
-    EventType::Recvfrom,
-    EventType::Dup2,
-    EventType::Ptrace,
-    EventType::Setuid,
-    EventType::Setns,
-    EventType::MemfdCreate,
-    EventType::Prctl,
-    EventType::Bpf,
-    EventType::Truncate,
-];
+use crate::pushdown::is_hashable;
 
 /// A fixed part of a record.
 #[derive(Debug, Clone)]
@@ -262,15 +235,22 @@ fn connect() -> impl Strategy<Value = (Fixed, Vec<u8>)> {
 fn call(event: EventType) -> impl Strategy<Value = (Fixed, Vec<u8>)> {
     let arguments = prop::collection::vec(select(vec![0, 1, 2, 3, 16, 0xffff_ffff_u64]), 6);
     let texts = prop::collection::vec(select(NAMES.to_vec()), 3);
-    ((task(), file(), result(), arguments, texts), (path(), path(), path(), socket(), 0..3_u32, any::<bool>()))
-        .prop_map(move |((task, file, result, values, texts), (first, second, third, socket, object, directories))| {
+    let data = select(vec!["", "/etc/shadow\0a\0", "sh\0"]);
+    ((task(), file(), result(), arguments, texts, data), (path(), path(), path(), socket(), 0..3_u32, any::<bool>()))
+        .prop_map(move |((task, file, result, values, texts, data), (first, second, third, socket, object, directories))| {
             let reads = Reads::of(event.parameters());
+            // One that did not fail is no call.
+            let result = if event.is_failed_exec() && result >= 0 { -2 } else { result };
             let mut record = CallRecord { task, file, result, fd: 3, ..CallRecord::default() };
             record.arguments[..6].copy_from_slice(&values);
             let mut sections = Vec::new();
             for (nth, text) in texts.iter().enumerate().filter(|(nth, _)| reads.texts[*nth] != 0) {
                 record.text_lengths[nth] = text.len() as u32;
                 sections.extend_from_slice(text.as_bytes());
+            }
+            if reads.data != 0 || reads.list != 0 {
+                record.data_length = data.len() as u32;
+                sections.extend_from_slice(data.as_bytes());
             }
             let plain = |(path, names): (PathRecord, Vec<u8>)| {
                 let names = names[..usize::from(path.length)].to_vec();
@@ -311,5 +291,5 @@ pub(crate) fn of(event: EventType) -> BoxedStrategy<Record> {
 
 /// A record of any of them.
 pub(crate) fn any_record() -> impl Strategy<Value = Record> {
-    select(HASHABLE.to_vec()).prop_flat_map(of)
+    select(EventType::ALL.iter().copied().filter(|event| is_hashable(*event)).collect::<Vec<_>>()).prop_flat_map(of)
 }

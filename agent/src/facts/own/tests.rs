@@ -18,6 +18,8 @@ use crate::sample::{Fake, container};
 /// Every argument, and whose it is.
 const EVERYTHING: u8 = 0xff;
 const KEY: [u64; 2] = [3, 4];
+/// What a parameter's place begins with, which no name does.
+const PLACE: &str = "#";
 
 /// Every field with every argument that matters to an event.
 fn all_fields(event: EventType) -> Vec<(FieldId, String)> {
@@ -25,6 +27,10 @@ fn all_fields(event: EventType) -> Vec<(FieldId, String)> {
     let mut all = Vec::new();
     for field in catalogue.fields() {
         all.push((field.id, String::new()));
+    }
+    // Parameters also by their places, and one place more than there are.
+    for place in 0..=code(event).event().params.len() {
+        all.push((FieldId::EVT_ARG, format!("{PLACE}{place}")));
     }
     for param in code(event).event().params {
         all.push((FieldId::EVT_ARG, param.name.to_owned()));
@@ -62,7 +68,11 @@ fn known(event: &Event, other: bool) -> Vec<String> {
         };
         let own = OwnSight::new(&sight, EVERYTHING);
         for (id, key) in all_fields(event.header.event) {
-            let arg = if key.is_empty() { Arg::None } else { Arg::Key(key.as_bytes()) };
+            let arg = match key.strip_prefix(PLACE).map(str::parse) {
+                Some(place) => Arg::Index(place.expect("a number")),
+                None if key.is_empty() => Arg::None,
+                None => Arg::Key(key.as_bytes()),
+            };
             let field = FieldRef { id, arg };
             let mut fact = format!("{id:?} {key} {:?}", own.fact(field));
             if let Fact::Many(count) = own.fact(field) {
@@ -128,6 +138,10 @@ fn what_rules_ask_most_is_known() {
     assert_eq!(argument(EventType::Ptrace, "request"), Own::Argument(0));
     assert_eq!(argument(EventType::Bpf, "cmd"), Own::Argument(0));
     assert_eq!(argument(EventType::Prctl, "option"), Own::Argument(0));
+    assert_eq!(argument(EventType::FailedExecve, "filename"), Own::Yes);
+    for of_process in ["uid", "comm", "pid", "cwd", "trusted_exepath", "cap_effective", "exe_ino"] {
+        assert_eq!(argument(EventType::FailedExecve, of_process), Own::No(PROCESS), "{of_process}");
+    }
     assert!(matches!(own(EventType::Openat, FieldId::PROC_NAME.plain()), Own::No(PROCESS)));
     assert!(matches!(own(EventType::Connect, FieldId::FD_SIP_NAME.plain()), Own::No(LATER)));
     assert_eq!(own(EventType::Connect, FieldId::CONTAINER_ID.plain()), Own::OfHost);
