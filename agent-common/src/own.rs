@@ -279,6 +279,7 @@ mod tests {
         let base = of(&record, b"/ab", 7, false, hashed, [1, 2]);
         assert!(base.is_some());
         assert_ne!(of(&record, b"/ab", 7, false, hashed, [1, 3]), base);
+        assert_ne!(of(&record, b"/ab", 7, false, hashed, [3, 2]), base);
         assert_ne!(of(&record, b"/ac", 7, false, hashed, [1, 2]), base);
         assert_ne!(of(&record, b"/ab\0", 7, false, hashed, [1, 2]), base);
         assert_ne!(of(&record, b"/ab", 8, false, hashed, [1, 2]), base);
@@ -286,5 +287,97 @@ mod tests {
         assert_ne!(of(&record, b"/ab", 7, true, hashed | OwnFacts::HOST, [1, 2]), base);
         assert_eq!(of(&record, &[0; 513], 7, false, hashed, [1, 2]), None);
         assert_eq!(of(&record, b"/ab", 7, false, 0, [1, 2]), None);
+    }
+
+    /// Bytes of a record that are hashed, or not.
+    type Part = std::ops::Range<usize>;
+
+    macro_rules! part {
+        ($record:ty, $($field:tt)+) => {{
+            // The size of a field is that of what a pointer to it points to.
+            const fn size_of_behind<T>(_: *const T) -> usize {
+                size_of::<T>()
+            }
+            let record = <$record>::default();
+            let start = offset_of!($record, $($field)+);
+            start..start + size_of_behind(&raw const record.$($field)+)
+        }};
+    }
+
+    /// Changes each byte of a record, and sees that the hash changes with those of the parts and no other.
+    fn counts<R: OwnRecord + Copy>(record: R, own: u8, parts: &[Part]) {
+        let hash = |record: &R| own_hash(record, b"name", 9, false, own, [1, 2]);
+        for at in 0..size_of::<R>() {
+            let mut changed = record;
+            // SAFETY: a record holds integers only, without padding.
+            let bytes = unsafe { core::slice::from_raw_parts_mut((&raw mut changed).cast::<u8>(), size_of::<R>()) };
+            bytes[at] ^= 0x40;
+            let is_part = parts.iter().any(|part| part.contains(&at));
+            assert_eq!(hash(&changed) != hash(&record), is_part, "byte {at} of {}", core::any::type_name::<R>());
+        }
+    }
+
+    #[test]
+    fn exactly_these_facts_of_an_open_are_hashed() {
+        let parts = [
+            part!(OpenRecord, flags),
+            part!(OpenRecord, mode),
+            part!(OpenRecord, bits),
+            part!(OpenRecord, name_length),
+            part!(OpenRecord, path),
+            part!(OpenRecord, directory),
+        ];
+        let flags = part!(OpenRecord, file.flags);
+        let failed = OpenRecord { result: -2, ..OpenRecord::default() };
+        counts(failed, OwnFacts::HASHED, &[&parts[..], &[part!(OpenRecord, result)]].concat());
+        let opened = OpenRecord { result: 3, bits: OpenFlags::HAS_FILE | 0x40, ..OpenRecord::default() };
+        counts(opened, OwnFacts::HASHED, &[&parts[..], &[flags]].concat());
+        let hash = |result| own_hash(&OpenRecord { result, ..opened }, b"", 9, false, OwnFacts::HASHED, [1, 2]);
+        assert_ne!(hash(-1), hash(3), "that it failed");
+        assert_eq!(hash(4), hash(3), "another descriptor");
+    }
+
+    #[test]
+    fn exactly_these_facts_of_a_connect_are_hashed() {
+        let parts = [
+            part!(ConnectRecord, result),
+            part!(ConnectRecord, socket.family),
+            part!(ConnectRecord, socket.sock_type),
+            part!(ConnectRecord, socket.protocol),
+            part!(ConnectRecord, socket.flags),
+            part!(ConnectRecord, socket.remote_length),
+            part!(ConnectRecord, socket.local_length),
+            part!(ConnectRecord, socket.remote),
+        ];
+        counts(ConnectRecord::default(), OwnFacts::HASHED, &parts);
+    }
+
+    #[test]
+    fn exactly_these_facts_of_a_call_are_hashed() {
+        let parts = [
+            part!(CallRecord, text_lengths),
+            part!(CallRecord, socket.family),
+            part!(CallRecord, socket.sock_type),
+            part!(CallRecord, socket.protocol),
+            part!(CallRecord, socket.flags),
+            part!(CallRecord, socket.remote_length),
+            part!(CallRecord, socket.local_length),
+            part!(CallRecord, socket.remote),
+            part!(CallRecord, flags),
+            part!(CallRecord, data_length),
+            part!(CallRecord, paths),
+        ];
+        let failed = CallRecord { result: -2, ..CallRecord::default() };
+        let result = part!(CallRecord, result);
+        counts(failed, OwnFacts::HASHED, &[&parts[..], std::slice::from_ref(&result)].concat());
+        let of_file = [part!(CallRecord, file.magic), part!(CallRecord, file.mode)];
+        let about_file = CallRecord { flags: CallFlags::FILE | 0x40, ..CallRecord::default() };
+        counts(about_file, OwnFacts::HASHED, &[&parts[..], &of_file].concat());
+        let first = part!(CallRecord, arguments).start;
+        for argument in 0..6 {
+            let at = first + 8 * argument..first + 8 * argument + 8;
+            let all = [&parts[..], &[at]].concat();
+            counts(CallRecord::default(), OwnFacts::HASHED | 1 << argument, &all);
+        }
     }
 }
