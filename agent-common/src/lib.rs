@@ -24,7 +24,7 @@ pub use policy::{CallTable, EventSet, KernelPolicy, PolicyFlags, SOCKETCALL_CODE
 pub use record::{
     CallFlags, CallRecord, CgroupRecord, ConnectRecord, ExecFlags, ExecRecord, ExitRecord, FileFlags, FileRecord,
     ForkRecord, Header, HeaderBits, InetAddress, OpenFlags, OpenRecord, OverlayRecord, PathFlags, PathRecord,
-    RECORD_VERSION, SocketFlags, SocketRecord, TaskRecord,
+    RECORD_VERSION, RenameRecord, SocketFlags, SocketRecord, TaskRecord,
 };
 pub use ring::{RING_OPCODES, RING_OPERATIONS, RING_ROW, RingAddress, RingOperation, RingReads, RingTable, Word};
 

@@ -267,6 +267,16 @@ pub struct ExitRecord {
     pub group_dead: u32,
 }
 
+/// No sections.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, Default)]
+pub struct RenameRecord {
+    /// The header.
+    pub header: Header,
+    /// The leader of a process, already by its new name.
+    pub task: TaskRecord,
+}
+
 /// Sections: name, path, path beneath, directory.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, Default)]
@@ -447,6 +457,7 @@ const _: () = {
     assert!(size_of::<ExecRecord>() == 40 + 128 + 112 + 2 * 4 + 2 * 2 + 4 + 2 * 12);
     assert!(size_of::<ForkRecord>() == 40 + 128 + 2 * 8 + 4 * 4);
     assert!(size_of::<ExitRecord>() == 40 + 128 + 8);
+    assert!(size_of::<RenameRecord>() == 40 + 128);
     assert!(size_of::<OpenRecord>() == 40 + 128 + 112 + 8 + 4 * 4 + 2 * 4 + 2 * 12);
     assert!(size_of::<InetAddress>() == 24);
     assert!(size_of::<SocketRecord>() == 6 * 2 + 2 * 24);

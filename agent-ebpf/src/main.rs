@@ -78,6 +78,8 @@ hooks! {
     sched_process_fork("sched_process_fork") => process::on_fork;
     /// `(task, group_dead since 6.16)`
     sched_process_exit("sched_process_exit") => process::on_exit;
+    /// `(task, comm)`
+    task_rename("task_rename") => process::on_rename;
     /// `(regs, result)`
     sys_exit("sys_exit") => syscall::on_exit;
     /// `(req)`

@@ -6,7 +6,7 @@
 
 use agent_common::{
     CallRecord, CallTable, CgroupRecord, ConnectRecord, EventType, ExecRecord, ExitRecord, ForkRecord, KernelPolicy,
-    Loss, OpenRecord, RING_OPCODES, RING_ROW, Reads, ReadsTable, RingTable, WANTED_CALLS, limits,
+    Loss, OpenRecord, RING_OPCODES, RING_ROW, Reads, ReadsTable, RenameRecord, RingTable, WANTED_CALLS, limits,
 };
 use aya_ebpf::{
     bindings::bpf_map_type::{BPF_MAP_TYPE_ARRAY, BPF_MAP_TYPE_ARRAY_OF_MAPS},
@@ -188,6 +188,7 @@ scratch! {
     CGROUP: CgroupRecord, room CGROUP_ROOM, write limits::PATH_MAX;
     FORK: ForkRecord, room 0, write 8;
     EXIT: ExitRecord, room 0, write 8;
+    RENAME: RenameRecord, room 0, write 8;
     /// For opens and connects by `io_uring`: their hooks can run while a system call's exit is traced.
     IO_URING_OPEN: OpenRecord, room OPEN_ROOM, write limits::PATH_MAX;
     IO_URING_CONNECT: ConnectRecord, room SMALL_ROOM, write NAME;

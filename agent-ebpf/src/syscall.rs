@@ -157,6 +157,24 @@ unsafe fn socketcall(call: Call) -> (u16, u16) {
 #[inline(always)]
 pub unsafe fn current_call(otherwise: EventType) -> EventType {
     // SAFETY: reads saved registers of the current task.
+    match EventType::from_code(unsafe { current_code() }) {
+        Some(event) if event.group() as u8 == otherwise.group() as u8 => event,
+        _ => otherwise,
+    }
+}
+
+/// Whether the current task is about to become another program.
+#[inline(always)]
+pub unsafe fn in_exec() -> bool {
+    // SAFETY: as above.
+    let code = unsafe { current_code() };
+    code == EventType::FailedExecve.code() || code == EventType::FailedExecveat.code()
+}
+
+/// The code of the event of the current task's call; 0 = none.
+#[inline(always)]
+unsafe fn current_code() -> u16 {
+    // SAFETY: reads saved registers of the current task.
     unsafe {
         let current = Typed::current();
         let number = if have::<{ fact::HELPER_TASK_PT_REGS }>() {
@@ -167,11 +185,7 @@ pub unsafe fn current_call(otherwise: EventType) -> EventType {
             regs.u32::<{ fact::REGS_NR }>() as usize
         };
         let codes = codes(number);
-        let code = if is_compat(current) { codes >> 8 } else { codes & 0xff };
-        match EventType::from_code(code) {
-            Some(event) if event.group() as u8 == otherwise.group() as u8 => event,
-            _ => otherwise,
-        }
+        if is_compat(current) { codes >> 8 } else { codes & 0xff }
     }
 }
 

@@ -10,7 +10,7 @@ use std::{
 use agent_common::{
     CallFlags, CallRecord, CgroupRecord, ConnectRecord, EventGroup, EventType, ExecFlags, ExecRecord, ExitRecord,
     FileFlags, FileRecord, ForkRecord, Header as HeaderRecord, HeaderBits, InetAddress, OpenFlags, OpenRecord,
-    PathFlags, PathRecord, RECORD_VERSION, SocketFlags, SocketRecord, TaskRecord,
+    PathFlags, PathRecord, RECORD_VERSION, RenameRecord, SocketFlags, SocketRecord, TaskRecord,
 };
 use bytes::{BufMut, Bytes, BytesMut};
 
@@ -93,6 +93,7 @@ pub fn decode(record: &[u8]) -> Result<Event, DecodeError> {
         EventGroup::IoUring if matches!(event, EventType::IoUringConnect) => connect(record, true)?,
         EventGroup::IoUring => open(record, true)?,
         EventGroup::Cgroup => cgroup(record, event)?,
+        EventGroup::Rename => (fixed::<RenameRecord>(record)?.task, Body::Rename),
         EventGroup::Call => call(record, event)?,
     };
     Ok(Event {
@@ -119,6 +120,7 @@ impl Fixed for ExitRecord {}
 impl Fixed for OpenRecord {}
 impl Fixed for ConnectRecord {}
 impl Fixed for CgroupRecord {}
+impl Fixed for RenameRecord {}
 impl Fixed for CallRecord {}
 
 fn fixed<R: Fixed>(record: &[u8]) -> Result<R, DecodeError> {

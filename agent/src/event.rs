@@ -113,6 +113,8 @@ pub enum Body {
     Connect(Box<Connect>),
     /// A cgroup directory was made or removed.
     Cgroup(Cgroup),
+    /// A process was given another name.
+    Rename,
     /// A plain call returned.
     Call(Box<Call>),
 }

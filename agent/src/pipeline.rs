@@ -128,6 +128,9 @@ impl<O: Outside> Pipeline<O> {
             return self.cgroup(cgroup, event.task.tgid);
         }
         let process = self.processes.apply(&event, &self.outside);
+        if matches!(event.body, Body::Rename) {
+            return;
+        }
         let (container, is_host) = match self.outside.identity(event.task.cgroup_id, event.task.tgid) {
             Lookup::Host => (None, true),
             Lookup::Unknown => (None, false),

@@ -120,6 +120,7 @@ pub(crate) fn event(boot_ns: u64, task: Task, body: Body) -> Event {
         Body::Connect(_) => EventType::Connect,
         Body::Exit(_) => EventType::Procexit,
         Body::Cgroup(_) => EventType::CgroupMkdir,
+        Body::Rename => EventType::TaskRename,
         Body::Call(_) => EventType::Unlinkat,
     };
     Event { header: Header { event, cpu: 0, sequence: 0, boot_ns, generation: 0, hash: 0, of_host: false }, task, body }

@@ -9,9 +9,10 @@ mod openmetrics;
 
 use std::collections::BTreeMap;
 use std::ffi::CString;
+use std::io::Write as _;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 use std::{env, fs, thread};
 
@@ -57,6 +58,11 @@ const RULES: &str = r"
   desc: A port, or a socket's path.
   condition: evt.type = connect and (fd.sport in (4711, 4712) or fd.name endswith runtime.sock)
   output: name=%fd.name res=%evt.res
+  priority: NOTICE
+- rule: Own parent
+  desc: A name that a process gave itself when its child was there already.
+  condition: evt.type in (open, openat, openat2) and fd.name endswith /deep/file and proc.pname = pushed-down
+  output: parent=%proc.pname ancestor=%proc.aname[1] name=%fd.name
   priority: NOTICE
 - rule: Own move
   desc: Names that change.
@@ -189,7 +195,7 @@ fn compare(rig: &Containerd) -> u64 {
     let (only_on, only_off) = (differ(&with, &without), differ(&without, &with));
     assert!(only_on.is_empty() && only_off.is_empty(), "on: {only_on:#?}\noff: {only_off:#?}");
     println!("{} alerts, {} of them different; kept back: {kept_back:?}", with.values().sum::<usize>(), with.len());
-    for rule in ["Own secret", "Own creation", "Own control", "Own door", "Own move"] {
+    for rule in ["Own secret", "Own creation", "Own control", "Own door", "Own parent", "Own move"] {
         assert!(with.keys().any(|alert| alert.starts_with(rule)), "{rule} was never raised: {with:#?}");
     }
     for (kind, count) in &kept_back {
@@ -226,6 +232,7 @@ fn the_workload() {
     bind_mount(&work);
     calls(&work);
     connects();
+    renamed_parent(&work);
 }
 
 fn repeat(what: impl Fn()) {
@@ -287,7 +294,7 @@ fn bind_mount(work: &Path) {
     let status = Command::new("unshare")
         .args(["--mount", "--propagation", "private", "sh", "-c", script, "sh"])
         .args([&work.join("hidden"), &place])
-        .stdout(std::process::Stdio::null())
+        .stdout(Stdio::null())
         .status();
     assert!(status.expect("ran").success(), "the bind mount failed");
 }
@@ -311,6 +318,24 @@ fn calls(work: &Path) {
             }
         }
     });
+}
+
+/// This process takes another name while its child waits, and from then on does what stays in the kernel.
+fn renamed_parent(work: &Path) {
+    let file = work.join("calm/deep/file");
+    let mut child = Command::new("sh")
+        .args(["-c", "read go; cat \"$1\"; exec cat \"$1\"", "sh"])
+        .arg(&file)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .spawn()
+        .expect("started");
+    let name = fs::read("/proc/self/comm").expect("a name");
+    fs::write("/proc/self/comm", "pushed-down").expect("renamed");
+    repeat(|| read(&file));
+    child.stdin.take().expect("a pipe").write_all(b"go\n").expect("written");
+    assert!(child.wait().expect("ran").success(), "the child failed");
+    fs::write("/proc/self/comm", name.trim_ascii_end()).expect("renamed");
 }
 
 fn connects() {

@@ -39,7 +39,7 @@ impl Sight<'_> {
                 unsigned(u64::from(matches!(field.arg, Arg::Key(name) if name == header.event.name().as_bytes())))
             }
             FieldId::SYSCALL_TYPE => match self.event.body {
-                Body::Exit(_) | Body::Cgroup(_) => NOT_APPLICABLE,
+                Body::Exit(_) | Body::Cgroup(_) | Body::Rename => NOT_APPLICABLE,
                 _ => Fact::text(header.event.name().as_bytes()),
             },
             FieldId::EVT_CATEGORY => Fact::text(self.category()),
@@ -130,7 +130,7 @@ impl Sight<'_> {
             Body::Open(_) => b"file",
             Body::Connect(_) => b"net",
             Body::Exec(_) | Body::Fork(_) | Body::Exit(_) => b"process",
-            Body::Cgroup(_) => b"other",
+            Body::Cgroup(_) | Body::Rename => b"other",
             Body::Call(_) => category(code(self.event.header.event).event().category),
         }
     }
@@ -169,7 +169,7 @@ impl Sight<'_> {
             Body::Connect(connect) => Some(connect.result),
             Body::Call(call) => (!code(self.event.header.event).is_generic()).then_some(call.result),
             // No system call returned.
-            Body::Exit(_) | Body::Cgroup(_) => None,
+            Body::Exit(_) | Body::Cgroup(_) | Body::Rename => None,
         }
     }
 
@@ -243,7 +243,7 @@ impl Sight<'_> {
             },
             Body::Open(open) => self.open_parameter(open, name),
             Body::Connect(connect) => self.connect_parameter(connect, name),
-            Body::Cgroup(_) => None,
+            Body::Cgroup(_) | Body::Rename => None,
             Body::Call(call) => self.call_parameter(call, name),
         }
     }

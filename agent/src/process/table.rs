@@ -78,7 +78,7 @@ impl ProcessTable {
                 }
                 before
             }
-            Body::Open(_) | Body::Connect(_) | Body::Cgroup(_) | Body::Call(_) => before,
+            Body::Open(_) | Body::Connect(_) | Body::Cgroup(_) | Body::Rename | Body::Call(_) => before,
         }
     }
 
@@ -251,6 +251,18 @@ mod tests {
         assert_eq!(table.ancestors(&a).count(), MAX_ANCESTORS);
         let moved = table.apply(&event(2, task(10, 1, (1, 0), "a"), exec("/a")), &outside);
         assert_eq!(table.ancestors(&moved).count(), 0);
+    }
+
+    #[test]
+    fn a_child_sees_the_name_that_its_parent_took() {
+        let (mut table, outside) = (ProcessTable::default(), Fake::default());
+        table.apply(&event(1, task(10, 1, (1, 0), "sh"), exec("/bin/sh")), &outside);
+        table.apply(&event(2, task(10, 1, (1, 0), "sh"), fork(11, 2)), &outside);
+        table.apply(&event(3, task(10, 1, (1, 0), "innocent"), Body::Rename), &outside);
+        let child = table.by_pid(11).unwrap();
+        let parent = table.parent(child).unwrap();
+        assert_eq!((child.comm(), parent.comm()), (&b"sh"[..], &b"innocent"[..]));
+        assert_eq!(parent.program.path, "/bin/sh");
     }
 
     #[test]

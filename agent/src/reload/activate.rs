@@ -137,7 +137,10 @@ pub(crate) fn policy(set: &RuleSet, scope: Scope, pushdown: Pushdown) -> Policy 
 fn needed(needs: &Needs, scope: Scope) -> Policy {
     let events = |wanted: &dyn Fn(EventType) -> bool| EventType::ALL.iter().copied().filter(|e| wanted(*e)).collect();
     let always = |event: EventType| {
-        matches!(event.group(), EventGroup::Exec | EventGroup::Fork | EventGroup::Exit | EventGroup::Cgroup)
+        matches!(
+            event.group(),
+            EventGroup::Exec | EventGroup::Fork | EventGroup::Exit | EventGroup::Rename | EventGroup::Cgroup
+        )
     };
     let named = |event: EventType| needs.generic_calls.as_ref().is_none_or(|calls| calls.contains(&event.name()));
     let needed = |event: EventType| {

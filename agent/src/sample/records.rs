@@ -237,46 +237,48 @@ fn call(event: EventType) -> impl Strategy<Value = (Fixed, Vec<u8>)> {
     let texts = prop::collection::vec(select(NAMES.to_vec()), 3);
     let data = select(vec!["", "/etc/shadow\0a\0", "sh\0"]);
     ((task(), file(), result(), arguments, texts, data), (path(), path(), path(), socket(), 0..3_u32, any::<bool>()))
-        .prop_map(move |((task, file, result, values, texts, data), (first, second, third, socket, object, directories))| {
-            let reads = Reads::of(event.parameters());
-            // One that did not fail is no call.
-            let result = if event.is_failed_exec() && result >= 0 { -2 } else { result };
-            let mut record = CallRecord { task, file, result, fd: 3, ..CallRecord::default() };
-            record.arguments[..6].copy_from_slice(&values);
-            let mut sections = Vec::new();
-            for (nth, text) in texts.iter().enumerate().filter(|(nth, _)| reads.texts[*nth] != 0) {
-                record.text_lengths[nth] = text.len() as u32;
-                sections.extend_from_slice(text.as_bytes());
-            }
-            if reads.data != 0 || reads.list != 0 {
-                record.data_length = data.len() as u32;
-                sections.extend_from_slice(data.as_bytes());
-            }
-            let plain = |(path, names): (PathRecord, Vec<u8>)| {
-                let names = names[..usize::from(path.length)].to_vec();
-                (PathRecord { beneath: 0, ..path }, names)
-            };
-            if directories {
-                for (nth, path) in [plain(first), plain(second)].into_iter().enumerate() {
-                    if reads.directories.get(nth).is_some_and(|from| *from != Reads::NOWHERE) {
-                        record.flags |= CallFlags::DIRECTORY << nth;
-                        record.paths[nth] = path.0;
-                        sections.extend_from_slice(&path.1);
+        .prop_map(
+            move |((task, file, result, values, texts, data), (first, second, third, socket, object, directories))| {
+                let reads = Reads::of(event.parameters());
+                // One that did not fail is no call.
+                let result = if event.is_failed_exec() && result >= 0 { -2 } else { result };
+                let mut record = CallRecord { task, file, result, fd: 3, ..CallRecord::default() };
+                record.arguments[..6].copy_from_slice(&values);
+                let mut sections = Vec::new();
+                for (nth, text) in texts.iter().enumerate().filter(|(nth, _)| reads.texts[*nth] != 0) {
+                    record.text_lengths[nth] = text.len() as u32;
+                    sections.extend_from_slice(text.as_bytes());
+                }
+                if reads.data != 0 || reads.list != 0 {
+                    record.data_length = data.len() as u32;
+                    sections.extend_from_slice(data.as_bytes());
+                }
+                let plain = |(path, names): (PathRecord, Vec<u8>)| {
+                    let names = names[..usize::from(path.length)].to_vec();
+                    (PathRecord { beneath: 0, ..path }, names)
+                };
+                if directories {
+                    for (nth, path) in [plain(first), plain(second)].into_iter().enumerate() {
+                        if reads.directories.get(nth).is_some_and(|from| *from != Reads::NOWHERE) {
+                            record.flags |= CallFlags::DIRECTORY << nth;
+                            record.paths[nth] = path.0;
+                            sections.extend_from_slice(&path.1);
+                        }
                     }
                 }
-            }
-            if reads.descriptor != 0 && object == 1 {
-                record.flags |= CallFlags::FILE;
-                record.paths[2] = third.0;
-                sections.extend_from_slice(&third.1);
-            }
-            if reads.descriptor != 0 && object == 2 {
-                record.flags |= CallFlags::FILE | CallFlags::SOCKET;
-                record.socket = socket.0;
-                sections.extend_from_slice(&socket.1);
-            }
-            (Fixed::Call(Box::new(record)), sections)
-        })
+                if reads.descriptor != 0 && object == 1 {
+                    record.flags |= CallFlags::FILE;
+                    record.paths[2] = third.0;
+                    sections.extend_from_slice(&third.1);
+                }
+                if reads.descriptor != 0 && object == 2 {
+                    record.flags |= CallFlags::FILE | CallFlags::SOCKET;
+                    record.socket = socket.0;
+                    sections.extend_from_slice(&socket.1);
+                }
+                (Fixed::Call(Box::new(record)), sections)
+            },
+        )
 }
 
 /// A record of an event type.

@@ -214,6 +214,31 @@ fn cgroup_directories_come_and_go() {
 }
 
 #[test]
+fn a_process_that_renames_itself_is_told_once_by_each_name() {
+    if !privileged() {
+        return;
+    }
+    let seen = watch_policy(&only(&[EventType::TaskRename]), || {
+        // SAFETY: names of this process and of a thread that ends; `exec` gives this process one more.
+        unsafe {
+            libc::prctl(libc::PR_SET_NAME, c"by prctl, and longer than that".as_ptr());
+            libc::prctl(libc::PR_SET_NAME, c"by prctl, and l".as_ptr());
+            let thread = std::thread::spawn(|| libc::prctl(libc::PR_SET_NAME, c"a thread".as_ptr()));
+            let _ = thread.join();
+            let renamed = std::fs::write("/proc/self/comm", "by procfs");
+            let program = c"/bin/true".as_ptr();
+            libc::execv(program, [program, std::ptr::null()].as_ptr());
+            i32::from(renamed.is_err()) + 2
+        }
+    });
+    let comm =
+        |event: &purser::event::Event| String::from_utf8_lossy(&event.task.comm).trim_end_matches('\0').to_owned();
+    let own = |event: &&purser::event::Event| event.task.tgid == seen.child && matches!(event.body, Body::Rename);
+    let names: Vec<_> = seen.events.iter().filter(own).map(comm).collect();
+    assert_eq!(names, ["by prctl, and l", "by procfs"], "neither a thread nor an exec renames it");
+}
+
+#[test]
 fn another_thread_wakes_the_consumer_while_records_gather() {
     if !privileged() {
         return;

@@ -114,7 +114,7 @@ fn is_wanted(set: &RuleSet, policy: &Policy, event: EventType) -> bool {
 }
 
 const fn is_call(event: EventType) -> bool {
-    !matches!(event.group(), EventGroup::Exec | EventGroup::Fork | EventGroup::Exit | EventGroup::Cgroup)
+    matches!(event.group(), EventGroup::Open | EventGroup::Connect | EventGroup::IoUring | EventGroup::Call)
 }
 
 fn of_host(policy: &Policy, event: EventType) -> bool {

@@ -70,6 +70,7 @@ fn bodies() -> Vec<Body> {
         connect(Address::None, Address::Unix("/run/x.sock".into()), libc::AF_UNIX),
         Body::Exit(Exit { status: 1 << 8, group_dead: true }),
         Body::Cgroup(Cgroup { id: 6, path: "/x".into(), made: true }),
+        Body::Rename,
         call(None),
         call(Some(socket(inet("10.0.0.1:40000"), inet("10.0.0.2:80"), libc::AF_INET))),
     ]
@@ -86,6 +87,7 @@ fn events() -> Vec<(EventType, Body)> {
             Body::Open(_) => &[EventGroup::Open, EventGroup::IoUring],
             Body::Connect(_) => &[EventGroup::Connect, EventGroup::IoUring],
             Body::Cgroup(_) => &[EventGroup::Cgroup],
+            Body::Rename => &[EventGroup::Rename],
             Body::Call(_) => &[EventGroup::Call],
         };
         let is_open = matches!(body, Body::Open(_));
