@@ -92,6 +92,7 @@ macro_rules! events {
             }
 
             /// The hooks that serve it.
+            #[inline(always)]
             pub const fn group(self) -> EventGroup {
                 match self { $( Self::$variant => EventGroup::$group, )* }
             }

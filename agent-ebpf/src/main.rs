@@ -22,10 +22,11 @@ mod reject;
 mod socket;
 mod syscall;
 mod task;
+mod trampoline;
 
 use aya_ebpf::{
-    macros::{btf_tracepoint, fentry, lsm, raw_tracepoint, tracepoint},
-    programs::{BtfTracePointContext, FEntryContext, LsmContext, RawTracePointContext, TracePointContext},
+    macros::{btf_tracepoint, fentry, fexit, raw_tracepoint, tracepoint},
+    programs::{BtfTracePointContext, FEntryContext, FExitContext, RawTracePointContext, TracePointContext},
 };
 
 /// Run once by the agent on itself, never attached: learns whom to leave out.
@@ -36,21 +37,9 @@ pub fn identify_agent(_ctx: RawTracePointContext) -> i32 {
     0
 }
 
-/// Loaded to see whether the kernel allows BPF LSM, never attached.
-#[lsm(hook = "file_open")]
-pub fn probe_lsm(_ctx: LsmContext) -> i32 {
-    0
-}
-
-/// Loaded to see whether the kernel allows trampolines, never attached.
-#[fentry(function = "security_file_open")]
-pub fn probe_fentry(_ctx: FEntryContext) -> i32 {
-    0
-}
-
 /// At the exits of single calls, `tracepoint/syscalls:sys_exit_X`; in place of `sys_exit`.
 #[tracepoint]
-pub fn call_exit(ctx: TracePointContext) -> u32 {
+pub fn single_exit(ctx: TracePointContext) -> u32 {
     // SAFETY: runs as a BPF program on tracepoints of that kind.
     unsafe { syscall::on_single_exit(&ctx) }
     0
@@ -81,7 +70,7 @@ hooks! {
     /// `(task, comm)`
     task_rename("task_rename") => process::on_rename;
     /// `(regs, result)`
-    sys_exit("sys_exit") => syscall::on_exit;
+    sys_exit("sys_exit") => syscall::on_any_exit;
     /// `(req)`
     io_uring_submit_req("io_uring_submit_req") => io_uring::on_submit;
     /// `(ctx, req, cqe)` since 6.13, `(ctx, req, user_data, res, cflags, extra1, extra2)` before.
@@ -90,6 +79,22 @@ hooks! {
     cgroup_mkdir("cgroup_mkdir") => cgroup::on_mkdir;
     /// `(cgroup, path)`
     cgroup_rmdir("cgroup_rmdir") => cgroup::on_rmdir;
+}
+
+/// Never attached itself: what stubs at the exits of calls go on with (`agent/src/sensor/stubs.rs`).
+#[fexit(function = "__x64_sys_unlink")]
+pub fn call_exit(ctx: FExitContext) -> i32 {
+    // SAFETY: runs as a BPF program at the exit of a `long (const struct pt_regs *)`.
+    unsafe { trampoline::on_call_exit(&ctx) }
+    0
+}
+
+/// `(fd, file)`
+#[fentry(function = "fd_install")]
+pub fn fd_install(ctx: FEntryContext) -> i32 {
+    // SAFETY: runs as a BPF program on the function whose arguments the handler names.
+    unsafe { trampoline::on_fd_install(&ctx) }
+    0
 }
 
 #[panic_handler]

@@ -1,8 +1,9 @@
 //! The maps that programs share with the agent, and the scratch buffers of each hook family.
 //!
 //! A record is put together in a scratch buffer, because its length is known only at its end. Each
-//! family has its own: hooks of one family cannot interrupt each other (they run in task context
-//! with preemption off), hooks of two families may.
+//! family has its own, since hooks of two families may interrupt each other. Tracepoints of one family cannot: they run in
+//! task context with preemption off. Programs behind `fentry` and `fexit` stay on their processor, but tasks that run them
+//! may preempt each other: for those families it has several, and who finds all taken counts a loss.
 
 use agent_common::{
     CallRecord, CallTable, CgroupRecord, ConnectRecord, EventType, ExecRecord, ExitRecord, ForkRecord, KernelPolicy,
@@ -150,10 +151,18 @@ pub static RING: RingTable = [[0; RING_ROW]; RING_OPCODES];
 /// What `socketcall` calls.
 pub static SOCKETCALLS: [u16; 32] = EventType::socketcalls();
 
+/// How many processors there may be; set by the loader.
+#[unsafe(no_mangle)]
+pub static PROCESSORS: u32 = 1;
+
+/// How many buffers a processor has of a family, at most; set by the loader.
+#[unsafe(no_mangle)]
+pub static SLOTS: u32 = 1;
+
 /// A buffer for one record: fixed part, then sections.
 #[repr(C)]
 pub struct Scratch<R, const SIZE: usize> {
-    /// Taken by a hook that was interrupted on this CPU.
+    /// Taken by a hook that was interrupted on this CPU, or whose task was preempted.
     pub busy: u64,
     /// How often it was asked for: the ring's filling is looked at now and then.
     pub asked: u64,
@@ -179,7 +188,7 @@ macro_rules! scratch {
     };
 }
 
-// The agent sets the number of entries: one per possible CPU. (A per-CPU map holds at most 32 KiB per element.)
+// The agent sets the number of entries: one per possible CPU, or `SLOTS` of them. (A per-CPU map holds at most 32 KiB per element.)
 scratch! {
     EXEC: ExecRecord, room EXEC_ROOM, write limits::ARGV_MAX;
     OPEN: OpenRecord, room OPEN_ROOM, write limits::PATH_MAX;

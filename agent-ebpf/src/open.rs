@@ -53,6 +53,22 @@ pub unsafe fn on_exit(event: EventType, call: Call, result: i64, current: Typed)
             return;
         }
         let file = if result < 0 { core::ptr::null() } else { descriptor(current, result as u64) };
+        with_file(event, call, result, current, policy, file);
+    }
+}
+
+/// Reports an open that the policy wants of its task. Of a failed call the file is null.
+#[inline(always)]
+pub unsafe fn with_file(
+    event: EventType,
+    call: Call,
+    result: i64,
+    current: Typed,
+    policy: &KernelPolicy,
+    file: *const u8,
+) {
+    // SAFETY: reads an open file and the current task.
+    unsafe {
         if typed_loads() {
             report::<Typed>(event, call, result, current, policy, Typed::at::<{ fact::ID_FILE }>(file));
         } else {

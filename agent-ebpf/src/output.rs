@@ -89,30 +89,42 @@ pub unsafe fn take<R, const SIZE: usize>(
     limit: u64,
 ) -> Option<&'static mut Scratch<R, SIZE>> {
     // SAFETY: no arguments.
-    let cpu = unsafe { bpf_get_smp_processor_id() };
-    let Some(scratch) = map.get_ptr_mut(cpu) else {
-        lost(Loss::NoState);
-        return None;
-    };
-    // SAFETY: the element belongs to this CPU and family; `busy` refuses a second user.
-    let scratch = unsafe { &mut *scratch };
-    if scratch.busy != 0 {
+    let mut at = unsafe { bpf_get_smp_processor_id() };
+    // VERIFIER: it knows these values, and so how many rounds there are.
+    // SAFETY: constants.
+    let (processors, slots) =
+        unsafe { ((&raw const maps::PROCESSORS).read_volatile(), (&raw const maps::SLOTS).read_volatile()) };
+    let mut free = None;
+    let mut tried = 0;
+    while tried < slots {
+        let Some(scratch) = map.get_ptr_mut(at) else { break };
+        // SAFETY: the element belongs to this CPU and family; whoever finds it free has it alone.
+        if unsafe { exchange(&raw mut (*scratch).busy, 1, slots != 1) } == 0 {
+            free = Some(scratch);
+            break;
+        }
+        at += processors;
+        tried += 1;
+    }
+    let Some(scratch) = free else {
         number();
         lost_event(Loss::ScratchBusy, code);
         return None;
-    }
+    };
+    // SAFETY: as above.
+    let scratch = unsafe { &mut *scratch };
     if limit < FillLimit::PROCESSES {
         scratch.asked = scratch.asked.wrapping_add(1);
         if scratch.refused != 0 || scratch.asked & LOOKS == 0 {
             scratch.refused = u64::from(is_fuller(limit));
         }
         if scratch.refused != 0 {
+            scratch.busy = 0;
             number();
             lost_event(Loss::BackPressure, code);
             return None;
         }
     }
-    scratch.busy = 1;
     Some(scratch)
 }
 
@@ -249,6 +261,23 @@ impl Sections {
         // SAFETY: a field of the buffer.
         unsafe { self.length.read_volatile() as usize }
     }
+}
+
+/// Stores and gives the value from before; at once if it has to be `atomic`.
+#[inline(always)]
+unsafe fn exchange(place: *mut u64, value: u64, atomic: bool) -> u64 {
+    let before: u64;
+    // SAFETY: the caller gives a map value.
+    unsafe {
+        if atomic && have::<{ fact::ATOMIC_FETCH }>() {
+            // As in `count_on`.
+            asm!("{0} = xchg_64({1} + 0, {0})", inlateout(reg) value => before, in(reg) place, options(nostack));
+            return before;
+        }
+        before = place.read_volatile();
+        place.write_volatile(value);
+    }
+    before
 }
 
 /// Hides a value's history from the compiler, so that it cannot drop a bound that the verifier needs.

@@ -70,9 +70,9 @@ unsafe fn codes(number: usize) -> u16 {
     unsafe { (&raw const maps::CALLS).cast::<u16>().add(number).read_volatile() }
 }
 
-/// `(regs, result)`: every call of the machine comes by, so the first lines decide what it costs.
+/// `sys_exit(regs, result)`: every call of the machine comes by, so the first lines decide what it costs.
 #[inline(always)]
-pub unsafe fn on_exit(ctx: &BtfTracePointContext) {
+pub unsafe fn on_any_exit(ctx: &BtfTracePointContext) {
     let regs = Typed::argument(ctx.arg(0));
     // SAFETY: the arguments are those of the tracepoint.
     unsafe {
@@ -88,9 +88,30 @@ pub unsafe fn on_exit(ctx: &BtfTracePointContext) {
 unsafe fn any_exit(regs: Typed, result: i64, codes: u16) {
     // SAFETY: reads the current task.
     unsafe {
+        exit_by_codes(regs, result, codes, true);
+    }
+}
+
+/// At the exit of a call of a function that some rule needs. Without `opened`, opens that succeeded are known from elsewhere.
+#[inline(always)]
+pub unsafe fn on_function_exit(regs: Typed, result: i64, opened: bool) {
+    // SAFETY: the caller gives the registers of the call that ends.
+    unsafe {
+        let codes = codes(number(regs));
+        if codes != 0 {
+            exit_by_codes(regs, result, codes, opened);
+        }
+    }
+}
+
+/// At the exit of a call whose number stands for these events.
+#[inline(always)]
+unsafe fn exit_by_codes(regs: Typed, result: i64, codes: u16, opened: bool) {
+    // SAFETY: reads the current task.
+    unsafe {
         let current = Typed::current();
         let compat = is_compat(current);
-        exit(Call { regs, compat }, if compat { codes >> 8 } else { codes & 0xff }, result, current);
+        exit(Call { regs, compat }, if compat { codes >> 8 } else { codes & 0xff }, result, opened, current);
     }
 }
 
@@ -105,7 +126,7 @@ pub unsafe fn on_single_exit(ctx: &TracePointContext) {
         let result = fields.add(2).read_volatile();
         let codes = codes(number as usize);
         if have::<{ fact::HELPER_TASK_PT_REGS }>() && codes & 0xff != 0 {
-            exit(Call { regs: current_registers(), compat: false }, codes & 0xff, result, Typed::current());
+            exit(Call { regs: current_registers(), compat: false }, codes & 0xff, result, true, Typed::current());
         }
     }
 }
@@ -120,7 +141,7 @@ unsafe fn current_registers() -> Typed {
 
 /// At the exit of a call with an event.
 #[inline(always)]
-unsafe fn exit(call: Call, code: u16, result: i64, current: Typed) {
+unsafe fn exit(call: Call, code: u16, result: i64, opened: bool, current: Typed) {
     // SAFETY: reads the current task.
     unsafe {
         let (code, packed) = if code == u16::from(SOCKETCALL_CODE) { socketcall(call) } else { (code, 0) };
@@ -130,7 +151,7 @@ unsafe fn exit(call: Call, code: u16, result: i64, current: Typed) {
         }
         let Some(event) = EventType::from_code(code) else { return };
         match event.group() {
-            EventGroup::Open => open::on_exit(event, call, result, current),
+            EventGroup::Open if opened || result < 0 => open::on_exit(event, call, result, current),
             EventGroup::Connect => connect::on_exit(call, packed != 0, result, current),
             _ => {}
         }
@@ -187,6 +208,29 @@ unsafe fn current_code() -> u16 {
         let codes = codes(number);
         if is_compat(current) { codes >> 8 } else { codes & 0xff }
     }
+}
+
+/// The call that the current task is in, if it is of a group; none where the kernel does not give its registers.
+#[inline(always)]
+pub unsafe fn current(group: EventGroup) -> Option<(EventType, Call)> {
+    if !have::<{ fact::HELPER_TASK_PT_REGS }>() {
+        return None;
+    }
+    // SAFETY: reads saved registers of the current task.
+    unsafe {
+        let regs = current_registers();
+        let compat = is_compat(Typed::current());
+        event_of(number(regs), compat, group).map(|event| (event, Call { regs, compat }))
+    }
+}
+
+/// The event of a call's number, if it is of a group.
+#[inline(always)]
+unsafe fn event_of(number: usize, compat: bool, group: EventGroup) -> Option<EventType> {
+    // SAFETY: any number may be asked for.
+    let codes = unsafe { codes(number) };
+    let event = EventType::from_code(if compat { codes >> 8 } else { codes & 0xff })?;
+    if event.group() as u8 == group as u8 { Some(event) } else { None }
 }
 
 #[inline(always)]

@@ -188,12 +188,12 @@ sections! {
 
     /// The kernel half.
     Sensor {
-        /// The hooks: `auto` takes the best tier that the kernel allows and this version has, which is `c`; a tier that is
-        /// asked for and not to be had is an error.
+        /// The hooks: `auto` takes the best tier that the kernel allows and this version has: trampolines (`b`), else
+        /// tracepoints alone (`c`). A tier that is asked for and not to be had is an error.
         tier: TierChoice = TierChoice::Auto,
         /// Whether 32-bit calls are seen, which a 64-bit program makes by `int 0x80`: `auto` sees them where the kernel takes any, at
         /// about 27 ns for each call of the machine; `off` hooks only the calls that rules need, at about 10 ns for each call
-        /// of the machine, and is blind to 32-bit ones. In tier C only.
+        /// of the machine, and is blind to 32-bit ones. Those are the costs of tier C; in tier B it leaves out the hooks of 32-bit calls.
         compat32: Compat32 = Compat32::Auto,
         /// The ring buffer to user space: a power of two, at least 64KiB.
         ring_bytes: Size = Size(8 << 20),

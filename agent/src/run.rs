@@ -31,7 +31,7 @@ use crate::pushdown::REJECTED;
 use crate::recording::{self, Recording, Reported, Start, Writer, Written};
 use crate::reload::files::{self, Content, Files};
 use crate::reload::{self, Reload, Surroundings};
-use crate::sensor::{HookState, Policy, Sensor, SensorConfig, Tier, TierReport};
+use crate::sensor::{HookState, Policy, Sensor, SensorConfig, Tier};
 use crate::sink::Sinks;
 use crate::tally::Tally;
 use crate::throttle::Throttle;
@@ -165,7 +165,6 @@ fn work<O: Machine>(
         Mode::Run => reload::policy(&rules.set, config.scope, config.sensor.pushdown),
     };
     let mut sensor = Sensor::start(&sensor_config(config), &policy)?;
-    check_tier(config.sensor.tier, sensor.tier())?;
     sensor.watch(wake.fd())?;
     sensor.watch(containers_wake.as_fd())?;
     let started_boot_ns = live::boot_ns();
@@ -282,22 +281,14 @@ pub(crate) fn sensor_config(config: &Config) -> SensorConfig {
     SensorConfig {
         ring_bytes: u32::try_from(config.sensor.ring_bytes.0).unwrap_or(u32::MAX),
         compat_calls: config.sensor.compat32 == Compat32::Auto,
+        tier: match config.sensor.tier {
+            TierChoice::Auto => None,
+            TierChoice::A => Some(Tier::A),
+            TierChoice::B => Some(Tier::B),
+            TierChoice::C => Some(Tier::C),
+        },
         ..SensorConfig::default()
     }
-}
-
-/// An error where the configuration asks for another tier than is in use.
-pub(crate) fn check_tier(asked: TierChoice, report: &TierReport) -> Result<()> {
-    let wanted = match asked {
-        TierChoice::Auto => return Ok(()),
-        TierChoice::A => Tier::A,
-        TierChoice::B => Tier::B,
-        TierChoice::C => Tier::C,
-    };
-    if wanted != report.in_use {
-        bail!("sensor.tier: {wanted} is not to be had here ({}); set it to auto", report.reason);
-    }
-    Ok(())
 }
 
 fn attached(sensor: &Sensor) -> Vec<String> {

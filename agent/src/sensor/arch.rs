@@ -9,6 +9,10 @@ pub(super) struct Machine {
     pub(super) native: Arch,
     /// Numbering of 32-bit calls that are told apart in the programs.
     pub(super) compat: Option<Arch>,
+    /// How the names of functions that carry out native calls begin.
+    pub(super) native_functions: &'static str,
+    /// The same for 32-bit calls; the first that exists carries them out.
+    pub(super) compat_functions: &'static [&'static str],
     /// `pt_regs` member of the call's number.
     number: &'static str,
     arguments: [Register; 6],
@@ -23,6 +27,9 @@ type Register = (&'static str, u64);
 pub(super) const MACHINE: Machine = Machine {
     native: Arch::X86_64,
     compat: Some(Arch::I386),
+    // arch/x86/include/asm/syscall_wrapper.h
+    native_functions: "__x64_sys_",
+    compat_functions: &["__ia32_compat_sys_", "__ia32_sys_"],
     number: "pt_regs.orig_ax",
     arguments: [
         ("pt_regs.di", 0),
@@ -48,6 +55,8 @@ pub(super) const MACHINE: Machine = Machine {
 pub(super) const MACHINE: Machine = Machine {
     native: Arch::Aarch64,
     compat: None,
+    native_functions: "__arm64_sys_",
+    compat_functions: &[],
     number: "pt_regs.syscallno",
     // The result has taken the place of the first argument by the call's exit.
     arguments: [

@@ -161,6 +161,13 @@ impl Btf {
         find().is_some()
     }
 
+    /// Type ids of a function and of its prototype.
+    pub(super) fn function_with_prototype(&self, name: &str) -> Option<(u32, u32)> {
+        let id = self.function(name)?;
+        let entry = *self.types.get(id as usize)?;
+        Some((id, word(&self.data, entry + 8).ok()?))
+    }
+
     /// Size of a structure in bytes.
     pub(super) fn size(&self, name: &str) -> Option<u64> {
         let entry = *self.types.get(self.structure(name)? as usize)?;

@@ -2,32 +2,33 @@
 //! needs, and hands out the records they write. It knows bytes and hooks, nothing of what an event means.
 
 mod arch;
+mod bpf;
 mod btf;
 mod compat;
 mod gaps;
+mod hooks;
 mod limits;
 mod overlay;
 mod policy;
 mod relocate;
 mod ring;
+mod stubs;
 mod tier;
 mod tracepoints;
 
 use std::{
     fs, io,
-    os::fd::{AsFd, AsRawFd, BorrowedFd},
+    os::fd::{AsFd as _, BorrowedFd, OwnedFd},
     path::PathBuf,
     thread,
     time::Duration,
 };
 
-use agent_common::{EventGroup, EventType, Loss};
+use agent_common::{EventType, Loss};
 use aya::{
     Ebpf, EbpfError, EbpfLoader, VerifierLogLevel,
     maps::{Array, ArrayOfMaps, HashMap, Map, MapError, PerCpuArray, PerCpuValues},
-    programs::{
-        BtfTracePoint, ProgramError, RawTracePoint, RawTracePointRunOptions, TestRun as _, tp_btf::BtfTracePointLinkId,
-    },
+    programs::{FExit, RawTracePoint, RawTracePointRunOptions, TestRun as _},
 };
 
 use aya_log::EbpfLogger;
@@ -35,12 +36,20 @@ use aya_log::EbpfLogger;
 pub(crate) use self::compat::takes_compat_calls;
 pub use self::{
     btf::BtfError,
+    hooks::{Hook, HookState, hooks_of},
     limits::{Circumstances, LIMITS, Limit},
     policy::{EventSet, Policy},
     relocate::RelocateError,
     tier::{Tier, TierReport},
 };
-use self::{policy::PolicyOwner, relocate::Abilities, ring::Ring, tracepoints::Tracepoints};
+use self::{
+    hooks::{CALL_EXITS, HookSpec, program},
+    policy::PolicyOwner,
+    relocate::Abilities,
+    ring::Ring,
+    stubs::Stubs,
+    tracepoints::Tracepoints,
+};
 
 /// How the sensor is set up.
 #[derive(Debug, Clone)]
@@ -110,19 +119,17 @@ pub enum SensorError {
     )]
     Hook {
         /// Which.
-        hook: &'static str,
+        hook: String,
         /// The kernel's answer.
         reason: String,
     },
-    /// The configuration asks for hooks that are not to be had.
-    #[error(
-        "tier {wanted} is asked for, but not to be had: {report}. Leave the choice to the sensor, or boot a kernel that allows it"
-    )]
+    /// This kernel does not allow the tier that was asked for.
+    #[error("sensor.tier: {tier} is not to be had here ({reason}); set it to auto")]
     Tier {
-        /// The tier asked for.
-        wanted: Tier,
-        /// What there is, and why.
-        report: TierReport,
+        /// Which.
+        tier: Tier,
+        /// What is in the way.
+        reason: String,
     },
     /// A map operation failed.
     #[error("cannot reach an eBPF map: {0}")]
@@ -141,33 +148,17 @@ pub enum SensorError {
     Wait(io::Error),
 }
 
-/// A hook and what became of it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Hook {
-    /// Kind and place, as `tp_btf/sched_process_exec`.
-    pub name: &'static str,
-    /// What became of it.
-    pub state: HookState,
-}
-
-/// What became of a hook.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum HookState {
-    /// In place.
-    Attached,
-    /// No rule needs it: it costs nothing.
-    NotNeeded,
-    /// This kernel does not have it, or refuses it.
-    Unavailable(String),
-}
-
 /// The loaded programs. Dropping it detaches them.
 pub struct Sensor {
     ebpf: Ebpf,
+    specs: Vec<&'static HookSpec>,
+    /// What became of each of `specs`, and of the stubs, which are last.
     hooks: Vec<Hook>,
-    links: Vec<Option<BtfTracePointLinkId>>,
-    /// In place of `sys_exit`.
+    links: Vec<Option<hooks::Link>>,
+    /// In place of `sys_exit`, in tier C.
     tracepoints: Option<Tracepoints>,
+    /// Hooks at the exits of calls, in tiers A and B.
+    stubs: Option<Stubs>,
     misses_compat: bool,
     policy: PolicyOwner,
     lost: PerCpuArray<aya::maps::MapData, u64>,
@@ -184,65 +175,12 @@ pub struct Sensor {
 /// The parts of a sensor that a policy changes.
 struct Switchboard<'a> {
     ebpf: &'a mut Ebpf,
+    specs: &'a [&'static HookSpec],
     hooks: &'a mut [Hook],
-    links: &'a mut [Option<BtfTracePointLinkId>],
+    links: &'a mut [Option<hooks::Link>],
     tracepoints: &'a mut Option<Tracepoints>,
+    stubs: &'a mut Option<Stubs>,
     policy: &'a mut PolicyOwner,
-}
-
-/// A program of the object: it has the name of its tracepoint.
-struct HookSpec {
-    name: &'static str,
-    tracepoint: &'static str,
-    serves: &'static [EventGroup],
-    /// Without it the sensor is no sensor.
-    required: bool,
-}
-
-impl HookSpec {
-    /// Whether it delivers an event, or that event done by another way.
-    fn serves(&self, event: EventType) -> bool {
-        self.serves.contains(&event.group())
-            || (self.serves.contains(&EventGroup::IoUring) && event.is_ring_operation())
-    }
-}
-
-const fn hook(name: &'static str, tracepoint: &'static str, serves: &'static [EventGroup], required: bool) -> HookSpec {
-    HookSpec { name, tracepoint, serves, required }
-}
-
-const HOOKS: &[HookSpec] = &[
-    hook("tp_btf/cgroup_mkdir", "cgroup_mkdir", &[EventGroup::Cgroup], true),
-    hook("tp_btf/cgroup_rmdir", "cgroup_rmdir", &[EventGroup::Cgroup], true),
-    hook("tp_btf/sched_process_fork", "sched_process_fork", &[EventGroup::Fork], true),
-    hook("tp_btf/sched_process_exec", "sched_process_exec", &[EventGroup::Exec], true),
-    hook("tp_btf/sched_process_exit", "sched_process_exit", &[EventGroup::Exit], true),
-    hook("tp_btf/task_rename", "task_rename", &[EventGroup::Rename], true),
-    hook("tp_btf/sys_exit", "sys_exit", &[EventGroup::Open, EventGroup::Connect, EventGroup::Call], true),
-    hook("tp_btf/io_uring_submit_req", "io_uring_submit_req", &[EventGroup::IoUring], false),
-    hook("tp_btf/io_uring_complete", "io_uring_complete", &[EventGroup::IoUring], false),
-];
-
-/// The hook that sees all calls.
-const SYS_EXIT: &str = "sys_exit";
-
-/// The hooks that deliver the event that rules call `name`, as `tp_btf/sched_process_exec`; none if nothing delivers it.
-pub fn hooks_of(name: &str) -> Vec<&'static str> {
-    let events = || EventType::ALL.iter().filter(|event| event.name() == name);
-    let serves = |hook: &&HookSpec| events().any(|event| hook.serves(*event));
-    HOOKS.iter().filter(serves).map(|hook| hook.name).collect()
-}
-
-/// The hooks that a policy needs, under each name they have.
-pub fn needed(policy: &Policy) -> Vec<&'static str> {
-    let names = |spec: &HookSpec| [Some(spec.name), (spec.tracepoint == SYS_EXIT).then_some(tracepoints::NAME)];
-    HOOKS.iter().filter(|spec| spec.is_needed(policy)).flat_map(names).flatten().collect()
-}
-
-impl HookSpec {
-    fn is_needed(&self, policy: &Policy) -> bool {
-        EventType::ALL.iter().any(|event| policy.events.contains(*event) && self.serves(*event))
-    }
 }
 
 /// Maps with one element per processor.
@@ -259,6 +197,10 @@ const SCRATCH_MAPS: &[&str] = &[
     "IO_URING_CONNECT",
     "IO_URING_CALL",
 ];
+
+/// Those of them that programs use whose tasks may preempt each other, in tiers A and B, and how many elements they have then.
+const PREEMPTIBLE: &[&str] = &["OPEN", "CONNECT", "CALL"];
+const SLOTS: u32 = 4;
 
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/purser-bpf.o"));
 /// The same programs for kernels before 5.11, which read everything by helper.
@@ -281,8 +223,24 @@ impl Sensor {
         if let Ok(overlay) = fs::read(config.btf.with_file_name("overlay")) {
             types.add_module(overlay)?;
         }
+        let report = tier::probe(&types, config.tier)?;
+        let may_do_without = config.tier.is_none() && report.in_use != Tier::C;
+        let sensor = match Self::load(config, policy, &types, report) {
+            Err(SensorError::Hook { hook, reason }) if may_do_without && hooks::is_trampoline(&hook) => {
+                tracing::warn!("tracepoints are used instead: the kernel refuses {hook}: {reason}");
+                Self::load(config, policy, &types, TierReport::without(&hook, &reason))
+            }
+            loaded => loaded,
+        };
+        drop(types);
+        give_back_memory();
+        sensor
+    }
+
+    fn load(config: &SensorConfig, policy: &Policy, types: &btf::Btf, tier: TierReport) -> Result<Self, SensorError> {
+        let no_btf = |error| SensorError::NoBtf { path: config.btf.clone(), error };
         let abilities = Abilities { typed_loads: config.typed_loads, compat: takes_compat_calls() };
-        let facts = relocate::Facts::resolve(&types, &arch::MACHINE, abilities)?;
+        let facts = relocate::Facts::resolve(types, &arch::MACHINE, abilities)?;
         let typed_tasks = types.has_helper("get_current_task_btf");
         let mut object = if typed_tasks { OBJECT } else { UNTYPED_OBJECT }.to_vec();
         facts.apply(&mut object)?;
@@ -296,11 +254,17 @@ impl Sensor {
         // Not DISABLE: aya then hands the kernel a log buffer without a level, and the refusal's reason becomes EINVAL.
         loader.verifier_log_level(VerifierLogLevel::STATS);
         loader.override_global("CALLS", &calls, true);
-        let ring = relocate::ring_table(&types);
+        let ring = relocate::ring_table(types);
         loader.override_global("RING", &ring, true);
         loader.map_max_entries("EVENTS", config.ring_bytes.max(4096).next_power_of_two());
+        loader.override_global("PROCESSORS", &processors, true);
         for name in SCRATCH_MAPS {
             loader.map_max_entries(name, processors);
+        }
+        let slots = if tier.in_use == Tier::C { 1 } else { SLOTS };
+        loader.override_global("SLOTS", &slots, true);
+        for name in PREEMPTIBLE {
+            loader.map_max_entries(name, processors.saturating_mul(slots));
         }
         let mut ebpf = loader.load(&object).map_err(Box::new)?;
 
@@ -314,35 +278,46 @@ impl Sensor {
         let ring = Ring::new(take(&mut ebpf, "EVENTS")?, wake, config.gather, possible).map_err(SensorError::Wait)?;
         let mut log = EbpfLogger::init(&mut ebpf).map_err(SensorError::Log)?;
         identify_agent(&mut ebpf)?;
-        let tier = tier::probe(&mut ebpf, &kernel_types);
-        if let Some(wanted) = config.tier.filter(|wanted| *wanted != tier.in_use) {
-            return Err(SensorError::Tier { wanted, report: tier });
+        let mut stubs = None;
+        if tier.in_use != Tier::C {
+            let functions = stubs::functions(types, &arch::MACHINE, abilities.compat && config.compat_calls);
+            let load = |function: &str| load_call_exit(&mut ebpf, function, &kernel_types);
+            let refused = |reason| SensorError::Hook { hook: CALL_EXITS.to_owned(), reason };
+            stubs = Some(Stubs::new(functions, hooks::sees_opens(types), load).map_err(refused)?);
         }
 
-        let tracepoints = if abilities.compat && config.compat_calls { None } else { single_exits(&types) };
-        let misses_compat = abilities.compat && tracepoints.is_some();
+        // Hooks at single functions see 32-bit calls where they are asked for; those at single tracepoints never do.
+        let see_compat = abilities.compat && config.compat_calls;
+        let tracepoints = if stubs.is_some() || see_compat { None } else { single_exits(types) };
+        let misses_compat = abilities.compat && !see_compat && (stubs.is_some() || tracepoints.is_some());
         if misses_compat {
             tracing::warn!("32-bit calls are not seen: sensor.compat32 is off");
         }
-        let mut hooks = Vec::with_capacity(HOOKS.len());
-        for spec in HOOKS {
+        let specs: Vec<_> = hooks::HOOKS.iter().filter(|spec| spec.is_in(tier.in_use, types)).collect();
+        let mut hooks = Vec::with_capacity(specs.len() + 1);
+        for spec in &specs {
             let (name, loaded) = match &tracepoints {
-                Some(_) if spec.tracepoint == SYS_EXIT => (tracepoints::NAME, tracepoints::load(&mut ebpf)),
-                _ => (spec.name, load(&mut ebpf, spec, &types, &kernel_types)),
+                Some(_) if spec.sees_all_calls() => (tracepoints::NAME, tracepoints::load(&mut ebpf)),
+                _ => (spec.name, spec.load(&mut ebpf, types, &kernel_types)),
             };
             let state = match loaded {
                 Ok(()) => HookState::NotNeeded,
-                Err(reason) if spec.required => return Err(SensorError::Hook { hook: name, reason }),
+                Err(reason) if spec.required => return Err(SensorError::Hook { hook: name.to_owned(), reason }),
                 Err(reason) => HookState::Unavailable(reason),
             };
             hooks.push(Hook { name, state });
         }
-        let links = HOOKS.iter().map(|_| None).collect();
+        if stubs.is_some() {
+            hooks.push(Hook { name: CALL_EXITS, state: HookState::NotNeeded });
+        }
+        let links = specs.iter().map(|_| None).collect();
         let mut sensor = Self {
             ebpf,
+            specs,
             hooks,
             links,
             tracepoints,
+            stubs,
             misses_compat,
             policy: PolicyOwner::new(policy_map),
             lost,
@@ -355,8 +330,6 @@ impl Sensor {
             flush_log: Box::new(move || log.flush()),
         };
         sensor.set_policy(policy)?;
-        drop((types, kernel_types, object));
-        give_back_memory();
         Ok(sensor)
     }
 
@@ -378,6 +351,13 @@ impl Sensor {
     /// The generation of the policy in force.
     pub fn generation(&self) -> u32 {
         self.policy.generation()
+    }
+
+    /// The hooks that a policy needs, under the names that [`Self::hooks`] gives them.
+    pub fn needed(&self, policy: &Policy) -> Vec<&'static str> {
+        let specs = self.specs.iter().zip(&self.hooks).filter(|(spec, _)| spec.is_needed(policy));
+        let stubs = self.stubs.iter().filter(|stubs| stubs.are_needed(policy)).map(|_| CALL_EXITS);
+        specs.map(|(_, hook)| hook.name).chain(stubs).collect()
     }
 
     /// Puts a policy in force: what programs report first, then which of them are attached. Returns its
@@ -403,8 +383,8 @@ impl Sensor {
     }
 
     fn parts(&mut self) -> (Switchboard<'_>, &mut Ring) {
-        let Self { ebpf, hooks, links, tracepoints, policy, ring, .. } = self;
-        (Switchboard { ebpf, hooks, links, tracepoints, policy }, ring)
+        let Self { ebpf, specs, hooks, links, tracepoints, stubs, policy, ring, .. } = self;
+        (Switchboard { ebpf, specs, hooks, links, tracepoints, stubs, policy }, ring)
     }
 
     /// Says that a cgroup is the host's and stays so. A full map forgets others, whose events then come again.
@@ -466,112 +446,78 @@ impl Sensor {
 
     /// How often the kernel skipped a program because it already ran on that processor.
     fn recursion_misses(&self) -> u64 {
-        let mut misses = 0;
-        for name in HOOKS.iter().map(|spec| spec.tracepoint).chain([tracepoints::PROGRAM]) {
-            let Some(program) = self.ebpf.program(name) else { continue };
-            let Ok(fd) = program.fd() else { continue };
-            let info = fs::read_to_string(format!("/proc/self/fdinfo/{}", fd.as_fd().as_raw_fd())).unwrap_or_default();
-            let count = info.lines().find_map(|line| line.strip_prefix("recursion_misses:"));
-            misses += count.and_then(|count| count.trim().parse::<u64>().ok()).unwrap_or(0);
+        let mut misses = self.specs.iter().map(|spec| spec.recursion_misses(&self.ebpf)).sum::<u64>();
+        if self.tracepoints.is_some() {
+            misses += hooks::recursion_misses(&self.ebpf, tracepoints::PROGRAM);
         }
-        misses
+        misses + self.stubs.as_ref().map_or(0, Stubs::recursion_misses)
     }
 }
 
 impl Switchboard<'_> {
     fn set(&mut self, policy: &Policy) -> Result<u32, SensorError> {
         let generation = self.policy.set(policy)?;
-        for (index, spec) in HOOKS.iter().enumerate() {
-            if spec.tracepoint == SYS_EXIT && self.tracepoints.is_some() {
-                self.switch_single_exits(index, policy)?;
-            } else {
-                self.switch(index, spec.is_needed(policy))?;
+        for (index, spec) in self.specs.iter().enumerate() {
+            if let (true, Some(tracepoints)) = (spec.sees_all_calls(), self.tracepoints.as_mut()) {
+                let attached = tracepoints
+                    .switch(self.ebpf, &policy.events)
+                    .map_err(|reason| SensorError::Hook { hook: tracepoints::NAME.to_owned(), reason })
+                    .map(|()| tracepoints.is_attached())?;
+                self.hooks[index].state = if attached { HookState::Attached } else { HookState::NotNeeded };
+                continue;
+            }
+            let (hook, link) = (&mut self.hooks[index], &mut self.links[index]);
+            let needed = spec.is_needed(policy);
+            if matches!(hook.state, HookState::Unavailable(_)) || needed == link.is_some() {
+                continue;
+            }
+            let refused = |reason| SensorError::Hook { hook: spec.name.to_owned(), reason };
+            if needed {
+                *link = Some(spec.attach(self.ebpf).map_err(refused)?);
+                hook.state = HookState::Attached;
+            } else if let Some(link) = link.take() {
+                spec.detach(self.ebpf, link).map_err(refused)?;
+                hook.state = HookState::NotNeeded;
             }
         }
+        if let (Some(stubs), Some(hook)) = (self.stubs.as_mut(), self.hooks.last_mut()) {
+            let attached = stubs.switch(policy).map_err(|(function, error)| SensorError::Hook {
+                hook: format!("fexit/{function}"),
+                reason: error.to_string(),
+            })?;
+            hook.state = if attached == 0 { HookState::NotNeeded } else { HookState::Attached };
+        }
         Ok(generation)
-    }
-
-    fn switch_single_exits(&mut self, index: usize, policy: &Policy) -> Result<(), SensorError> {
-        let refused = |reason| SensorError::Hook { hook: tracepoints::NAME, reason };
-        let Some(tracepoints) = self.tracepoints else { return Ok(()) };
-        tracepoints.switch(self.ebpf, &policy.events).map_err(refused)?;
-        let attached = tracepoints.is_attached();
-        self.hooks[index].state = if attached { HookState::Attached } else { HookState::NotNeeded };
-        Ok(())
-    }
-
-    fn switch(&mut self, index: usize, needed: bool) -> Result<(), SensorError> {
-        let spec = &HOOKS[index];
-        let hook = &mut self.hooks[index];
-        if matches!(hook.state, HookState::Unavailable(_)) || needed == self.links[index].is_some() {
-            return Ok(());
-        }
-        let refused = |error: ProgramError| SensorError::Hook { hook: spec.name, reason: tier::short(&error) };
-        let program = program::<BtfTracePoint>(self.ebpf, spec.tracepoint)
-            .map_err(|reason| SensorError::Hook { hook: spec.name, reason })?;
-        if needed {
-            self.links[index] = Some(program.attach().map_err(refused)?);
-            hook.state = HookState::Attached;
-        } else if let Some(link) = self.links[index].take() {
-            program.detach(link).map_err(refused)?;
-            hook.state = HookState::NotNeeded;
-        }
-        Ok(())
     }
 }
 
 /// Hooks at single calls, if they can be had here.
 fn single_exits(types: &btf::Btf) -> Option<Tracepoints> {
-    Tracepoints::find(types).map_err(|reason| tracing::info!("{SYS_EXIT} sees all calls: {reason}")).ok()
+    Tracepoints::find(types).map_err(|reason| tracing::info!("tp_btf/sys_exit sees all calls: {reason}")).ok()
 }
 
 fn take(ebpf: &mut Ebpf, name: &'static str) -> Result<Map, SensorError> {
     ebpf.take_map(name).ok_or(SensorError::Mismatch(name))
 }
 
-fn program<'a, P>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut P, String>
-where
-    &'a mut P: TryFrom<&'a mut aya::programs::Program, Error = ProgramError>,
-{
-    ebpf.program_mut(name)
-        .ok_or_else(|| format!("the embedded object has no program {name}"))?
-        .try_into()
-        .map_err(|error: ProgramError| error.to_string())
-}
-
-fn load(ebpf: &mut Ebpf, spec: &HookSpec, types: &btf::Btf, kernel_types: &aya::Btf) -> Result<(), String> {
-    let tracepoint = tracepoint(spec.tracepoint, types)?;
-    let program: &mut BtfTracePoint = program(ebpf, spec.tracepoint)?;
-    program.load(tracepoint, kernel_types).map_err(|error| {
-        tracing::debug!(hook = spec.name, %error, "the verifier's log");
+/// The program that knows what to do at the exit of any call, for functions with the prototype of this one.
+fn load_call_exit(ebpf: &mut Ebpf, function: &str, kernel_types: &aya::Btf) -> Result<OwnedFd, String> {
+    let program: &mut FExit = program(ebpf, "call_exit")?;
+    let loaded = program.load(function, kernel_types).map_err(|error| {
+        tracing::debug!(hook = function, %error, "the verifier's log");
         tier::short(&error)
-    })
-}
-
-/// The tracepoint that tells on this kernel what a hook's tracepoint tells on the newest.
-fn tracepoint(newest: &'static str, types: &btf::Btf) -> Result<&'static str, String> {
-    match newest {
-        // Before 6.2, from 5.19 on; the same name told less before.
-        "io_uring_submit_req" if !types.has_tracepoint(newest) => {
-            let before = "io_uring_submit_sqe";
-            let request = types.tracepoint_argument(before, 0);
-            if request.as_deref() == Some("io_kiocb") {
-                Ok(before)
-            } else {
-                Err("this kernel has no such tracepoint".to_owned())
-            }
-        }
-        "io_uring_complete" if types.has_tracepoint(newest) && !types.tracepoint_takes_pointer(newest, 1) => {
-            Err("this kernel's tracepoint does not tell which request it is".to_owned())
-        }
-        _ if types.has_tracepoint(newest) => Ok(newest),
-        _ => Err("this kernel has no such tracepoint".to_owned()),
-    }
+    });
+    let fd = loaded.and_then(|()| {
+        let fd = program.fd().map_err(|error| error.to_string())?;
+        fd.as_fd().try_clone_to_owned().map_err(|error| error.to_string())
+    });
+    let _ = program.unload();
+    fd
 }
 
 /// Has the kernel look at this very process, so that the programs can leave it out whatever pid namespace it is in.
 fn identify_agent(ebpf: &mut Ebpf) -> Result<(), SensorError> {
-    let refused = |reason| SensorError::Hook { hook: "raw_tp/identify_agent", reason };
+    let refused = |reason| SensorError::Hook { hook: "raw_tp/identify_agent".to_owned(), reason };
     let program: &mut RawTracePoint = program(ebpf, "identify_agent").map_err(refused)?;
     program.load().map_err(|error| refused(tier::short(&error)))?;
     program.test_run(RawTracePointRunOptions::new()).map_err(|error| refused(tier::short(&error)))?;

@@ -51,8 +51,8 @@ const SUB64_IMM: u8 = 0x17;
 const MOV64_IMM: u8 = 0xb7;
 const CALL: u8 = 0x85;
 const ATOMIC64: u8 = 0xdb;
-/// The immediate of an atomic add that gives the old value.
-const FETCH_ADD: u32 = 0x01;
+/// The immediates of an atomic add that gives the old value, and of an exchange.
+const FETCHING: [u32; 2] = [0x01, 0xe1];
 /// Source register of a call by BTF id.
 const PSEUDO_KFUNC_CALL: u8 = 2;
 
@@ -130,7 +130,7 @@ impl Facts {
             instruction[4..8].copy_from_slice(&id.to_le_bytes());
             return Ok(true);
         }
-        if code == ATOMIC64 && immediate == FETCH_ADD && !self.has(fact::ATOMIC_FETCH) {
+        if code == ATOMIC64 && FETCHING.contains(&immediate) && !self.has(fact::ATOMIC_FETCH) {
             // Never reached there, but the verifier refuses what it does not know wherever it stands.
             instruction[4..8].fill(0);
             return Ok(true);
@@ -215,12 +215,12 @@ mod tests {
 
     #[test]
     fn an_atomic_add_fetches_only_where_the_kernel_can() {
-        let mut bytes = instruction(ATOMIC64, 0x21, FETCH_ADD);
+        let mut bytes = instruction(ATOMIC64, 0x21, FETCHING[0]);
         assert!(facts().patch(&mut bytes).unwrap());
         assert_eq!(bytes, instruction(ATOMIC64, 0x21, 0));
         let mut able = facts();
         able.values[fact::ATOMIC_FETCH as usize] = Some(1);
-        let mut bytes = instruction(ATOMIC64, 0x21, FETCH_ADD);
+        let mut bytes = instruction(ATOMIC64, 0x21, FETCHING[0]);
         assert!(!able.patch(&mut bytes).unwrap());
     }
 

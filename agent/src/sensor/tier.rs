@@ -1,11 +1,13 @@
-//! Which kinds of hooks this kernel allows, found by asking it. Today every tier is served by tier C's
-//! hooks; the probe says what a kernel offers beyond them.
+//! Which kinds of hooks this kernel allows, found by asking it, and so whose hooks are used.
 
 use std::{fmt, fs, io, path::Path};
 
-use aya::{
-    Btf, Ebpf,
-    programs::{FEntry, Lsm, Program, ProgramError},
+use aya::programs::ProgramError;
+
+use super::{
+    SensorError,
+    bpf::{self, Place},
+    btf::Btf,
 };
 
 /// A class of kernels, best first.
@@ -48,30 +50,41 @@ impl fmt::Display for TierReport {
 
 const LSM_LIST: &str = "/sys/kernel/security/lsm";
 
-/// Asks the kernel.
-pub(super) fn probe(ebpf: &mut Ebpf, btf: &Btf) -> TierReport {
-    let lsm = lsm_allowed(ebpf, btf, Path::new(LSM_LIST));
-    let fentry = match &lsm {
-        Ok(()) => Ok(()),
-        Err(_) => fentry_allowed(ebpf, btf),
-    };
-    report(lsm, fentry)
+/// Asks the kernel. With `wanted` that tier is used, or it is an error.
+pub(super) fn probe(types: &Btf, wanted: Option<Tier>) -> Result<TierReport, SensorError> {
+    report(lsm_allowed(types, Path::new(LSM_LIST)), trampolines_allowed(types), wanted)
 }
 
-fn report(lsm: Result<(), String>, fentry: Result<(), String>) -> TierReport {
+fn report(
+    lsm: Result<(), String>,
+    fentry: Result<(), String>,
+    wanted: Option<Tier>,
+) -> Result<TierReport, SensorError> {
     let (available, reason) = match (lsm, fentry) {
-        (Ok(()), _) => {
-            (Tier::A, "BPF LSM and trampolines are there, but this version has hooks of tier C only".to_owned())
+        (Ok(()), Ok(())) => {
+            (Tier::A, "BPF LSM and trampolines are there, but this version has no hooks of tier A".to_owned())
         }
-        (Err(lsm), Ok(())) => {
-            (Tier::B, format!("{lsm}; trampolines are there, but this version has hooks of tier C only"))
-        }
+        (Err(lsm), Ok(())) => (Tier::B, format!("trampolines are there; {lsm}")),
+        (Ok(()), Err(fentry)) => (Tier::C, fentry),
         (Err(lsm), Err(fentry)) => (Tier::C, format!("{lsm}; {fentry}")),
     };
-    TierReport { available, in_use: Tier::C, reason }
+    let best = available.max(Tier::B);
+    match wanted {
+        None => Ok(TierReport { available, in_use: best, reason }),
+        Some(tier) if tier < best => Err(SensorError::Tier { tier, reason }),
+        Some(in_use) => Ok(TierReport { available, in_use, reason }),
+    }
 }
 
-fn lsm_allowed(ebpf: &mut Ebpf, btf: &Btf, list: &Path) -> Result<(), String> {
+impl TierReport {
+    /// What is used where the kernel refuses this very hook of the better tiers although it allows such hooks.
+    pub(super) fn without(hook: &str, reason: &str) -> Self {
+        let reason = format!("the kernel refuses {hook}: {reason}");
+        Self { available: Tier::C, in_use: Tier::C, reason }
+    }
+}
+
+fn lsm_allowed(types: &Btf, list: &Path) -> Result<(), String> {
     let active = fs::read_to_string(list).map_err(|error| match error.kind() {
         io::ErrorKind::NotFound => format!("no BPF LSM: {} is not there (securityfs)", list.display()),
         _ => format!("no BPF LSM: cannot read {}: {error}", list.display()),
@@ -79,27 +92,20 @@ fn lsm_allowed(ebpf: &mut Ebpf, btf: &Btf, list: &Path) -> Result<(), String> {
     if !active.trim().split(',').any(|name| name == "bpf") {
         return Err(format!("no BPF LSM: not in the active list ({})", active.trim()));
     }
-    let program: &mut Lsm = find(ebpf, "probe_lsm")?;
-    let result = program.load("file_open", btf);
-    let _ = program.unload();
-    result.map_err(|error| format!("no BPF LSM: the kernel refuses a program ({})", short(&error)))
+    probe_program(types, "bpf_lsm_file_open", Place::Lsm)
+        .map_err(|error| format!("no BPF LSM: the kernel refuses a program ({error})"))
 }
 
-fn fentry_allowed(ebpf: &mut Ebpf, btf: &Btf) -> Result<(), String> {
-    let program: &mut FEntry = find(ebpf, "probe_fentry")?;
-    let result = program.load("security_file_open", btf);
-    let _ = program.unload();
-    result.map_err(|error| format!("no trampolines: the kernel refuses an fentry program ({})", short(&error)))
+fn trampolines_allowed(types: &Btf) -> Result<(), String> {
+    probe_program(types, "security_file_open", Place::Exit)
+        .map_err(|error| format!("no trampolines: the kernel refuses an fexit program ({error})"))
 }
 
-fn find<'a, P>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut P, String>
-where
-    &'a mut P: TryFrom<&'a mut Program, Error = ProgramError>,
-{
-    ebpf.program_mut(name)
-        .ok_or_else(|| format!("the embedded object has no {name}"))?
-        .try_into()
-        .map_err(|error: ProgramError| error.to_string())
+/// Loads a program that does nothing, and drops it.
+fn probe_program(types: &Btf, function: &str, place: Place) -> io::Result<()> {
+    let function =
+        types.function(function).ok_or_else(|| io::Error::other(format!("it has no function {function}")))?;
+    bpf::load("probe", place, &bpf::NOTHING, function).map(drop)
 }
 
 /// The system error without the verifier's log.
@@ -115,12 +121,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_best_that_both_answers_allow_is_named_and_why() {
+    fn the_best_that_both_answers_allow_is_used_and_why() {
         let no = |text: &str| Err(text.to_owned());
-        assert_eq!(report(Ok(()), Ok(())).available, Tier::A);
-        assert_eq!(report(no("no lsm"), Ok(())).available, Tier::B);
-        let last = report(no("no lsm"), no("no fentry"));
-        assert_eq!((last.available, last.reason.as_str()), (Tier::C, "no lsm; no fentry"));
-        assert_eq!(last.in_use, Tier::C);
+        let used = |lsm, fentry, wanted| report(lsm, fentry, wanted).map(|report| (report.available, report.in_use));
+        assert_eq!(used(Ok(()), Ok(()), None).ok(), Some((Tier::A, Tier::B)));
+        assert_eq!(used(no("no lsm"), Ok(()), None).ok(), Some((Tier::B, Tier::B)));
+        assert_eq!(used(Ok(()), no("no fentry"), None).ok(), Some((Tier::C, Tier::C)));
+        assert_eq!(
+            report(no("no lsm"), no("no fentry"), None).map(|report| report.reason).ok(),
+            Some("no lsm; no fentry".to_owned())
+        );
+        assert_eq!(used(Ok(()), Ok(()), Some(Tier::C)).ok(), Some((Tier::A, Tier::C)), "a lesser one may be asked for");
+        let refused = report(no("no lsm"), Ok(()), Some(Tier::A)).expect_err("not to be had").to_string();
+        assert_eq!(refused, "sensor.tier: A is not to be had here (trampolines are there; no lsm); set it to auto");
     }
 }

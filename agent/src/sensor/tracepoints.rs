@@ -17,13 +17,13 @@ use rustix::{
     mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, fsmount, fsopen},
 };
 
-use super::{arch::MACHINE, btf::Btf, program, tier};
+use super::{arch::MACHINE, btf::Btf, hooks::program, tier};
 
 /// What they are called together.
 pub(super) const NAME: &str = "tp/syscalls/sys_exit_*";
 
 /// The program of the object.
-pub(super) const PROGRAM: &str = "call_exit";
+pub(super) const PROGRAM: &str = "single_exit";
 
 /// Where tracefs is mounted, if it is.
 const PLACES: [&str; 2] = ["/sys/kernel/tracing", "/sys/kernel/debug/tracing"];

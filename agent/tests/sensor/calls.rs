@@ -11,12 +11,15 @@ use std::{
 };
 
 use agent_common::{Arch, EventGroup, Parameter};
-use purser::event::{Address, Body, Call, Event, EventType};
+use purser::{
+    event::{Address, Body, Call, Event, EventType},
+    sensor::{Policy, Tier},
+};
 
 #[allow(clippy::enum_glob_use, reason = "a table of events")]
 use EventType::*;
 
-use crate::watch::{Seen, comparable, identity, privileged, watch};
+use crate::watch::{Seen, comparable, identity, privileged, sensor, watch};
 
 #[cfg(target_arch = "x86_64")]
 const ARCH: Arch = Arch::X86_64;
@@ -228,6 +231,11 @@ fn every_plain_call_tells_arguments_result_texts_and_file() {
         // SAFETY: a prepared path.
         unsafe { libc::chdir(at_root.as_ptr()) };
     });
+    // A call that this kernel does not have has no function to hook: only what sees all calls tells it.
+    let tells_all = sensor(&Policy::default()).tier().in_use == Tier::C;
+    let there = |result: &i64| tells_all || *result != -i64::from(libc::ENOSYS);
+    let (triggers, results): (Vec<_>, Vec<_>) =
+        triggers.into_iter().zip(results).filter(|(_, result)| there(result)).unzip();
     let calls = calls(&seen, &triggers);
     for (nth, ((event, arguments), result)) in triggers.iter().zip(&results).enumerate() {
         let Some((_, call)) = calls.get(nth) else { panic!("no {event:?} {arguments:?}: {:#?}", seen.events) };

@@ -3,7 +3,7 @@
 use super::{Check, State, files};
 use crate::config::{Size, TierChoice};
 use crate::run;
-use crate::sensor::{self, Circumstances, Hook, HookState, Policy, Sensor, SensorError};
+use crate::sensor::{Circumstances, Hook, HookState, Policy, Sensor, SensorError};
 
 /// What the kernel says to the programs.
 pub(super) struct Look {
@@ -13,8 +13,14 @@ pub(super) struct Look {
 
 pub(super) fn look(files: &files::Look) -> Look {
     let mut look = Look { checks: Vec::new(), circumstances: Circumstances::default() };
-    let config = run::sensor_config(&files.config);
-    let check = match Sensor::start(&config, &Policy::default()) {
+    let mut config = run::sensor_config(&files.config);
+    let mut started = Sensor::start(&config, &Policy::default());
+    if let Err(error @ SensorError::Tier { .. }) = &started {
+        look.checks.push(Check::new(State::Missing, "used tier", error.to_string()));
+        config.tier = None;
+        started = Sensor::start(&config, &Policy::default());
+    }
+    let check = match started {
         Ok(sensor) => {
             look.loaded(&sensor, files);
             Check::ok("ring", Size(config.ring_bytes.into()).to_string())
@@ -32,16 +38,15 @@ impl Look {
     fn loaded(&mut self, sensor: &Sensor, files: &files::Look) {
         let report = sensor.tier();
         self.checks.push(Check::new(State::Info, "allowed tier", format!("{}: {}", report.available, report.reason)));
-        self.checks.push(match run::check_tier(files.config.sensor.tier, report) {
-            Ok(()) if files.config.sensor.tier == TierChoice::Auto => Check::ok("used tier", report.in_use.to_string()),
-            Ok(()) => Check::ok("used tier", format!("{}, as sensor.tier says", report.in_use)),
-            Err(error) => Check::new(State::Missing, "used tier", error.to_string()),
-        });
+        if self.checks.len() == 1 {
+            let why = if files.config.sensor.tier == TierChoice::Auto { "" } else { ", as sensor.tier says" };
+            self.checks.push(Check::ok("used tier", format!("{}{why}", report.in_use)));
+        }
         let missing = sensor.hooks().iter().filter(|hook| matches!(hook.state, HookState::Unavailable(_)));
         self.circumstances.missing = Some(missing.map(|hook| hook.name).collect());
         self.circumstances.tier = Some(report.in_use);
         self.circumstances.misses_compat = Some(sensor.misses_compat_calls());
-        let needed = files.rules.as_ref().map(|(_, policy)| sensor::needed(policy));
+        let needed = files.rules.as_ref().map(|(_, policy)| sensor.needed(policy));
         self.checks.extend(sensor.hooks().iter().map(|hook| check(hook, needed.as_deref())));
     }
 }
