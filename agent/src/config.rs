@@ -188,8 +188,8 @@ sections! {
 
     /// The kernel half.
     Sensor {
-        /// The hooks: `auto` takes the best tier that the kernel allows and this version has: trampolines (`b`), else
-        /// tracepoints alone (`c`). A tier that is asked for and not to be had is an error.
+        /// The hooks: `auto` takes the best tier that the kernel allows and that was tried on it: trampolines (`b`, from Linux
+        /// 6.18 on), else tracepoints alone (`c`). A tier that is asked for and not to be had is an error.
         tier: TierChoice = TierChoice::Auto,
         /// Whether 32-bit calls are seen, which a 64-bit program makes by `int 0x80`: `auto` sees them where the kernel takes any, at
         /// about 27 ns for each call of the machine; `off` hooks only the calls that rules need, at about 10 ns for each call

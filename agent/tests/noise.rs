@@ -20,7 +20,7 @@ const ROUNDS: usize = 200;
 const NOT_EXPECTED: &str = r"
 - rule: Not expected
   desc: A program of a container with any verdict but the good one; the runtime's own steps are the host's.
-  condition: evt.type in (execve, execveat) and container.id != host and not manifest.verdict in (expected, host)
+  condition: evt.type in (execve, execveat) and evt.failed = false and container.id != host and not manifest.verdict in (expected, host)
   output: exe=%proc.exepath verdict=%manifest.verdict reason=%manifest.reason cmdline=%proc.cmdline full=%container.full_id
   priority: NOTICE
 ";

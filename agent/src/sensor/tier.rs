@@ -8,6 +8,7 @@ use super::{
     SensorError,
     bpf::{self, Place},
     btf::Btf,
+    overlay::release,
 };
 
 /// A class of kernels, best first.
@@ -48,17 +49,21 @@ impl fmt::Display for TierReport {
     }
 }
 
+/// The first release whose kernel the tests have run with hooks of tier B; an older one gets them only if it is told to.
+const TRIED_FROM: (u32, u32) = (6, 18);
+
 const LSM_LIST: &str = "/sys/kernel/security/lsm";
 
 /// Asks the kernel. With `wanted` that tier is used, or it is an error.
 pub(super) fn probe(types: &Btf, wanted: Option<Tier>) -> Result<TierReport, SensorError> {
-    report(lsm_allowed(types, Path::new(LSM_LIST)), trampolines_allowed(types), wanted)
+    report(lsm_allowed(types, Path::new(LSM_LIST)), trampolines_allowed(types), wanted, release() >= TRIED_FROM)
 }
 
 fn report(
     lsm: Result<(), String>,
     fentry: Result<(), String>,
     wanted: Option<Tier>,
+    tried: bool,
 ) -> Result<TierReport, SensorError> {
     let (available, reason) = match (lsm, fentry) {
         (Ok(()), Ok(())) => {
@@ -70,6 +75,13 @@ fn report(
     };
     let best = available.max(Tier::B);
     match wanted {
+        None if best == Tier::B && !tried => {
+            let (major, minor) = TRIED_FROM;
+            let reason = format!(
+                "{reason}; those of tier B were tried from Linux {major}.{minor} on: `sensor.tier: b` asks for them"
+            );
+            Ok(TierReport { available, in_use: Tier::C, reason })
+        }
         None => Ok(TierReport { available, in_use: best, reason }),
         Some(tier) if tier < best => Err(SensorError::Tier { tier, reason }),
         Some(in_use) => Ok(TierReport { available, in_use, reason }),
@@ -123,16 +135,26 @@ mod tests {
     #[test]
     fn the_best_that_both_answers_allow_is_used_and_why() {
         let no = |text: &str| Err(text.to_owned());
-        let used = |lsm, fentry, wanted| report(lsm, fentry, wanted).map(|report| (report.available, report.in_use));
+        let used =
+            |lsm, fentry, wanted| report(lsm, fentry, wanted, true).map(|report| (report.available, report.in_use));
         assert_eq!(used(Ok(()), Ok(()), None).ok(), Some((Tier::A, Tier::B)));
         assert_eq!(used(no("no lsm"), Ok(()), None).ok(), Some((Tier::B, Tier::B)));
         assert_eq!(used(Ok(()), no("no fentry"), None).ok(), Some((Tier::C, Tier::C)));
         assert_eq!(
-            report(no("no lsm"), no("no fentry"), None).map(|report| report.reason).ok(),
+            report(no("no lsm"), no("no fentry"), None, true).map(|report| report.reason).ok(),
             Some("no lsm; no fentry".to_owned())
         );
         assert_eq!(used(Ok(()), Ok(()), Some(Tier::C)).ok(), Some((Tier::A, Tier::C)), "a lesser one may be asked for");
-        let refused = report(no("no lsm"), Ok(()), Some(Tier::A)).expect_err("not to be had").to_string();
+        let refused = report(no("no lsm"), Ok(()), Some(Tier::A), true).expect_err("not to be had").to_string();
         assert_eq!(refused, "sensor.tier: A is not to be had here (trampolines are there; no lsm); set it to auto");
+    }
+    #[test]
+    fn a_kernel_that_was_not_tried_gets_tier_b_only_if_it_is_told_to() {
+        let used = |wanted| report(Ok(()), Ok(()), wanted, false).map(|report| report.in_use).ok();
+        assert_eq!((used(None), used(Some(Tier::B))), (Some(Tier::C), Some(Tier::B)));
+        let report = report(Ok(()), Ok(()), None, false).expect("tier C");
+        assert!(
+            report.reason.ends_with("those of tier B were tried from Linux 6.18 on: `sensor.tier: b` asks for them")
+        );
     }
 }
