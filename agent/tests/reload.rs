@@ -372,7 +372,7 @@ fn upstreams_files_are_reloaded() {
     };
     let mut map = ConfigMap::new(&directory.path().join("map"), &round(0));
     let rules: Vec<PathBuf> = files.iter().map(|(name, _)| directory.path().join("map").join(name)).collect();
-    let config = "rules: [{enable: {rule: '*'}}]\n".to_owned();
+    let config = "rules: [{enable: {rule: '*'}}]\nsensor: {ring_bytes: 64MiB}\n".to_owned();
     let agent = common::start(&Options { rules, config, ..Options::default() });
     let mut took = Vec::new();
     for number in 1..=15 {
