@@ -215,7 +215,7 @@ impl Sensor {
         if !may_load() {
             return Err(SensorError::NotPrivileged);
         }
-        raise_memory_limit();
+        raise_limits();
         let no_btf = |error| SensorError::NoBtf { path: config.btf.clone(), error };
         let bytes = fs::read(&config.btf).map_err(no_btf)?;
         let mut types = btf::Btf::parse(bytes)?;
@@ -535,12 +535,17 @@ fn may_load() -> bool {
     effective & SYS_ADMIN != 0 || effective & PERFMON_AND_BPF == PERFMON_AND_BPF
 }
 
-/// Before 5.11 maps count against the locked memory limit; since then raising it may fail without harm.
-fn raise_memory_limit() {
-    use rustix::process::{Resource, Rlimit, setrlimit};
+/// Before 5.11 maps count against the locked memory limit; since then raising it may fail without harm. Each hook at a
+/// single call takes descriptors: more than the 1,024 that a process is commonly given.
+fn raise_limits() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let unlimited = Rlimit { current: None, maximum: None };
     if let Err(error) = setrlimit(Resource::Memlock, unlimited) {
         tracing::debug!(%error, "the locked memory limit stays as it is");
+    }
+    let files = getrlimit(Resource::Nofile);
+    if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: files.maximum, ..files }) {
+        tracing::debug!(%error, "the limit of open files stays as it is");
     }
 }
 
